@@ -1,0 +1,112 @@
+"""The command line: what answers at once, which command runs, and how a failure is told.
+
+Nothing heavy is imported before it is needed: `--help` and `--version` import neither torch nor Lightning.
+"""
+
+import errno
+import logging
+import sys
+import traceback
+import warnings
+
+from mnist_lightning.errors import StorageError, UserError
+
+HELP = """\
+usage: python -m mnist_lightning COMMAND [OPTION ...]
+
+Train, validate and test SimpleCNN on MNIST.
+
+commands:
+  fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
+  validate   score a checkpoint on the validation images
+  test       score a checkpoint on the 10,000 test images
+             (without --ckpt_path, both take the best checkpoint of the newest run)
+
+options:
+  --help     this text; after a command, every option it has
+  --version  the version
+  --debug    with any command: a traceback where something fails
+
+examples:
+  python -m mnist_lightning fit --config configs/default.yaml
+  python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
+  python -m mnist_lightning fit --ckpt_path last
+  python -m mnist_lightning test
+  tensorboard --logdir lightning_logs
+"""
+
+COMMANDS = ("fit", "validate", "test")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 2 usage or config, 4 data, 5 disk or permissions, 6 checkpoint.
+
+    Args:
+        args: The command line without the program's name; None takes `sys.argv`.
+    """
+    args = sys.argv[1:] if args is None else args
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        sys.exit(0 if args else 2)
+    if args[0] == "--version":
+        from mnist_lightning import __version__
+
+        print(f"mnist-lightning {__version__}")
+        sys.exit(0)
+    sys.exit(_run(args, debug=debug))
+
+
+def _run(args: list[str], *, debug: bool) -> int:
+    try:
+        if args[0] not in COMMANDS:
+            return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
+        from mnist_lightning.trainer_cli import TrainerCLI
+
+        if not debug:
+            _quieten()
+        TrainerCLI(args)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        if error.errno not in DISK_ERRORS:
+            return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}", StorageError.exit_code)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interruption while it trains into exit code 1.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        return _fail("interrupted; fit --ckpt_path last goes on from the last finished epoch", 130)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
+    return 0
+
+
+def _fail(line: str, exit_code: int) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return exit_code
+
+
+def _nearest_command(name: str) -> str:
+    import difflib
+
+    matches = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(COMMANDS)}"
+
+
+def _quieten() -> None:
+    """Silence what is no news to the user: adverts, hardware that is not there, others' deprecations."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # We check the folder ourselves: only a run that is resumed in place finds checkpoints there.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
+    # torch's pytree warns about a name that torch itself uses, called through Lightning 2.6.
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)

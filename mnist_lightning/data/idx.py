@@ -1,0 +1,161 @@
+"""Read and write IDX, the format in which MNIST and its family are published.
+
+Believes nothing that a file says before it has checked it; knows nothing of checksums, folders or torch.
+
+An IDX file (http://yann.lecun.com/exdb/mnist/, "the IDX file format") is two zero bytes, one byte for the type of the
+items (0x08: unsigned byte), one for the number of dimensions, each dimension as a big-endian 32-bit number, and then
+the items, the last dimension changing fastest.
+"""
+
+import math
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase, BufferedReader
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_lightning.errors import DatasetError
+
+UNSIGNED_BYTE = 0x08
+MAX_DIMENSIONS = 8  # byte 3 could claim 255; nothing published has more than four
+
+StrPath = str | os.PathLike[str]
+
+
+def file_size(shape: tuple[int, ...]) -> int:
+    """Return how many bytes an IDX file of unsigned bytes with these dimensions has.
+
+    >>> file_size((60_000, 28, 28))
+    47040016
+    """
+    return _header_size(shape) + math.prod(shape)
+
+
+def read_header(path: StrPath) -> tuple[int, ...]:
+    """Return the dimensions that the header of a file announces; the items themselves are not looked at.
+
+    Raises:
+        DatasetError: The file cannot be read, or does not begin like an IDX file of unsigned bytes.
+    """
+    with _opened(path) as file:
+        return parse_header(file, path)
+
+
+def parse_header(file: BufferedIOBase, path: StrPath) -> tuple[int, ...]:
+    """Return the dimensions announced at the start of an open, possibly compressed file; `path` is for the message.
+
+    Raises:
+        DatasetError: The bytes do not begin like an IDX file of unsigned bytes.
+    """
+    magic = file.read(4)
+    if not magic:
+        raise DatasetError(f"{path}: the file is empty; copy or unpack it again")
+    if magic[:2] == b"\x1f\x8b":
+        raise DatasetError(f"{path}: the file is gzip, not IDX; unpack it, or let its name end in .gz")
+    if magic.lstrip().startswith(b"<"):
+        raise DatasetError(f"{path}: the file is a web page (HTML), not IDX; download it again")
+    if magic[:2] != bytes(2)[: len(magic)]:
+        raise DatasetError(f"{path}: not IDX: begins with 0x{magic[:2].hex()} at byte 0 instead of two zeros")
+    if len(magic) < 4:
+        raise DatasetError(f"{path}: ends at byte {len(magic)}, inside the header; copy or unpack it again")
+    item_type, num_dimensions = magic[2:]
+    if item_type != UNSIGNED_BYTE:
+        raise DatasetError(f"{path}: item type 0x{item_type:02x} at byte 2 is not 0x08; store unsigned bytes")
+    if not 1 <= num_dimensions <= MAX_DIMENSIONS:
+        raise DatasetError(f"{path}: {num_dimensions} dimensions at byte 3 are outside 1..{MAX_DIMENSIONS}")
+    sizes = file.read(4 * num_dimensions)
+    if len(sizes) < 4 * num_dimensions:
+        raise DatasetError(f"{path}: ends at byte {4 + len(sizes)}, inside the header; copy or unpack it again")
+    shape = struct.unpack(f">{num_dimensions}I", sizes)
+    if 0 in shape:
+        axis = shape.index(0)
+        raise DatasetError(f"{path}: dimension {axis} at byte {4 + 4 * axis} is 0: the file holds nothing")
+    return shape
+
+
+def read_images(path: StrPath) -> NDArray[np.uint8]:
+    """Return the images as uint8 (N, H, W), mapped from the file; writing to the array leaves the file alone.
+
+    Raises:
+        DatasetError: The file cannot be read, or is not exactly what an IDX file of N images is.
+    """
+    return _map_items(path, ("images", "height", "width"))
+
+
+def read_labels(path: StrPath, num_classes: int = 10) -> NDArray[np.int64]:
+    """Return the labels as int64 (N,), each in [0, num_classes).
+
+    Raises:
+        DatasetError: The file cannot be read, is not exactly what an IDX file of N labels is, or has a label too high.
+    """
+    labels = _map_items(path, ("labels",))
+    if labels.max() >= num_classes:
+        item = int(np.argmax(labels >= num_classes))
+        place = f"at byte {_header_size(labels.shape) + item} (item {item})"
+        raise DatasetError(f"{path}: label {labels[item]} {place} is outside 0..{num_classes - 1}")
+    return labels.astype(np.int64)
+
+
+def read_split(
+    images_path: StrPath, labels_path: StrPath, num_classes: int = 10
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return images (N, H, W) and labels (N,) that belong together, N being at least 1.
+
+    Raises:
+        DatasetError: One of the files is at fault, or they differ in N.
+    """
+    images, labels = read_images(images_path), read_labels(labels_path, num_classes)
+    if len(images) != len(labels):
+        counts = f"{len(labels)} labels at byte 4, but {images_path} has {len(images)} images"
+        raise DatasetError(f"{labels_path}: {counts}; the two files do not belong together")
+    return images, labels
+
+
+def write(path: StrPath, array: NDArray[np.uint8]) -> None:
+    """Write a uint8 array of 1 to 8 dimensions, none of them empty, as an IDX file.
+
+    Raises:
+        ValueError: The array is something else, which IDX or the functions above would not take.
+    """
+    if array.dtype != np.uint8 or not 1 <= array.ndim <= MAX_DIMENSIONS or array.size == 0:
+        described = f"{array.dtype} {array.shape}"
+        raise ValueError(f"array must be uint8 with 1 to {MAX_DIMENSIONS} dimensions, none empty, got {described}")
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape)
+    Path(path).write_bytes(header + array.tobytes())
+
+
+def _header_size(shape: tuple[int, ...]) -> int:
+    return 4 + 4 * len(shape)
+
+
+@contextmanager
+def _opened(path: StrPath) -> Iterator[BufferedReader]:
+    try:
+        # Asked before opening, because opening a FIFO waits until somebody writes to it.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DatasetError(f"{path}: not a regular file")
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _map_items(path: StrPath, dimensions: tuple[str, ...]) -> NDArray[np.uint8]:
+    with _opened(path) as file:
+        shape = parse_header(file, path)
+        if len(shape) != len(dimensions):
+            raise DatasetError(
+                f"{path}: {len(shape)} dimensions at byte 3 instead of {len(dimensions)} ({', '.join(dimensions)})"
+            )
+        announced, found = file_size(shape), os.fstat(file.fileno()).st_size
+        if found != announced:
+            fault = "too short" if found < announced else "followed by other bytes"
+            by_header = f"{' x '.join(map(str, shape))} items make {announced} bytes, the file has {found}"
+            raise DatasetError(f"{path}: {fault}: {by_header}; copy or unpack it again")
+        # Copy-on-write, so that the array counts as writable: torch warns of tensors over read-only memory.
+        return np.memmap(file, np.uint8, mode="c", offset=_header_size(shape), shape=shape)

@@ -1,0 +1,113 @@
+"""Whole batches from memory, in an order that is a pure function of (seed, epoch).
+
+No worker processes and no per-image Python: one gather a batch. Knows nothing of files, splits or Lightning's classes;
+it keeps the three promises that Lightning's loops ask of a loader: a length, `set_epoch` reached through `sampler`,
+and a state to resume from.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor]
+
+
+class BatchLoader:
+    """Yield normalised batches of images and labels.
+
+    A batch is float32 (B, 1, H, W) in channels_last layout, (pixel / 255 - mean) / std, and int64 (B,). The last batch
+    is short when the batch size does not divide the number of images. On several processes each serves its own share:
+    every image once and no padding when in file order, equally many when shuffled.
+
+    Args:
+        images: uint8 (N, H, W), the pixels of the whole file; never copied.
+        labels: int64 (N,).
+        indices: int64 (M,), the images to serve, in order; None serves all.
+        batch_size: Images a batch, at least 1.
+        mean: Mean pixel of the training images, scaled to [0, 1].
+        std: Standard deviation of the same, positive.
+        shuffle_seed: Seed of the order, at least 0; None keeps the order of `indices`.
+        rank: This process, in [0, world_size).
+        world_size: How many processes share the work.
+        device: Where batches are made: the images are moved there once, on first use.
+    """
+
+    batch_sampler = None  # Lightning asks for it where there is a `sampler`
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        indices: Tensor | None = None,
+        batch_size: int,
+        mean: float,
+        std: float,
+        shuffle_seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.indices = torch.arange(len(labels)) if indices is None else indices
+        self.batch_size = batch_size
+        self.mean, self.std = mean, std
+        self.shuffle_seed = shuffle_seed
+        self.rank, self.world_size = rank, world_size
+        self.device = torch.device(device)
+        self.epoch = 0
+        self._first_batch = 0  # where a resumed epoch goes on
+        self._served = 0
+
+    def __len__(self) -> int:
+        return -(-len(self._share()) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator reads the epoch at its first `next`: Lightning makes the iterator before it sets the epoch.
+        order = self.order().to(self.device)
+        self.images, self.labels = self.images.to(self.device), self.labels.to(self.device)
+        first, self._first_batch = self._first_batch, 0
+        for batch in range(first, len(self)):
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            self._served = batch + 1
+            yield self.normalise(self.images[chosen]), self.labels[chosen]
+        self._served = 0
+
+    def order(self) -> Tensor:
+        """Return int64 (M / world_size,), the images this process serves in the present epoch, in order."""
+        return self._share(shuffled=True)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return float32 (B, 1, H, W), channels_last, for uint8 (B, H, W)."""
+        # `.contiguous(memory_format=…)` does nothing when there is one channel; a channel added last sets the strides.
+        images = pixels.unsqueeze(-1).permute(0, 3, 1, 2).to(torch.float32)
+        return images.sub_(255 * self.mean).div_(255 * self.std)
+
+    def _share(self, *, shuffled: bool = False) -> Tensor:
+        indices, count = self.indices, len(self.indices)
+        if self.shuffle_seed is None:
+            return indices[self.rank :: self.world_size]
+        if shuffled:
+            permutation = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(count)
+            indices = indices[torch.from_numpy(permutation)]
+        # Equally many on each process, or the gradient exchange of the last batch would wait for ever.
+        return indices[: count - count % self.world_size][self.rank :: self.world_size]
+
+    @property
+    def sampler(self) -> "BatchLoader":
+        """Return the loader itself: Lightning looks here for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this before each epoch, counted from 0."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the epoch were served; 0 between epochs."""
+        return {"served": self._served % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that the state counts as served."""
+        self._first_batch = state["served"]

@@ -1,0 +1,34 @@
+"""What can go wrong for the user, each with the exit code that tells it.
+
+The command line turns any of these into one line on stderr and the code; a library user catches them by type.
+"""
+
+
+class UserError(Exception):
+    """A fault that the user can mend; its message says what, where and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError, ValueError):
+    """An option, a config file or the use of a command is wrong."""
+
+    exit_code = 2
+
+
+class DatasetError(UserError):
+    """A data file is missing, damaged or not what its format demands."""
+
+    exit_code = 4
+
+
+class StorageError(UserError):
+    """A folder or file cannot be written."""
+
+    exit_code = 5
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or belongs to something else."""
+
+    exit_code = 6

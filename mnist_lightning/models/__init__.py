@@ -1,0 +1,1 @@
+"""Networks: torch only. No loss, no files, no Lightning."""

@@ -1,0 +1,329 @@
+"""Run folders on disk: create one, find one, find and read its checkpoints. No Lightning.
+
+A run has one number and two folders, `lightning_logs/version_7` and `checkpoints/version_7`. The manifest beside the
+checkpoints lists each with its SHA-256; a file that does not match is damaged and is never read.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import struct
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnist_lightning.errors import CheckpointError, StorageError
+
+LOGS, CHECKPOINTS = "lightning_logs", "checkpoints"
+MANIFEST = "manifest.json"
+BEST, LAST = "best.ckpt", "last.ckpt"
+NETWORK_PREFIX = "network."
+MAX_CHECKPOINT_BYTES = 2**30  # two hundred times what SimpleCNN needs; what is larger is not ours
+
+# What torch.load raises on damaged bytes, found by damaging bytes.
+LOAD_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    struct.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint as the manifest lists it.
+
+    Args:
+        file: Its name in the run's checkpoint folder.
+        sha256: Digest of its bytes.
+        epoch: Epoch it was saved in, from 0.
+        global_step: Optimizer steps taken.
+        metrics: Scores of its weights, such as `val_acc`; empty when it was saved in mid-epoch.
+    """
+
+    file: str
+    sha256: str
+    epoch: int
+    global_step: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run and its two folders.
+
+    Args:
+        root: Folder that holds `lightning_logs` and `checkpoints`.
+        version: Number of the run, from 0.
+    """
+
+    root: Path
+    version: int
+
+    @property
+    def name(self) -> str:
+        """The name both folders have."""
+        return f"version_{self.version}"
+
+    @property
+    def logs(self) -> Path:
+        """Where event files, the config and the test result are."""
+        return self.root / LOGS / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints and their manifest are."""
+        return self.root / CHECKPOINTS / self.name
+
+    def entries(self) -> list[Entry]:
+        """Return what the manifest lists, oldest first; nothing when there is none."""
+        return read_manifest(self.checkpoints)
+
+    def best_entry(self) -> Entry | None:
+        """Return the entry that validation chose; None without validation."""
+        return best_of(self.entries())
+
+    def best(self) -> Path:
+        """Return the verified checkpoint that validation chose, or the last one of a run without validation.
+
+        Raises:
+            CheckpointError: If there is none, or it is damaged.
+        """
+        entry = self.best_entry()
+        if entry is None:
+            unlisted = self.checkpoints / BEST  # without a manifest, the file's own checksums decide when it is read
+            return unlisted if not self.entries() and unlisted.is_file() else self.last()
+        for path in (self.checkpoints / BEST, self.checkpoints / entry.file):
+            if _matches(path, entry.sha256):
+                return path
+            _say(f"{path} is missing or damaged")
+        raise CheckpointError(f"{self.name}: the best checkpoint is gone, both copies; pass another with --ckpt_path")
+
+    def last(self) -> Path:
+        """Return the verified checkpoint with the most steps, falling back to older ones where newer are damaged.
+
+        Raises:
+            CheckpointError: If no checkpoint is left.
+        """
+        entries = sorted(self.entries(), key=lambda entry: -entry.global_step)
+        last = self.checkpoints / LAST
+        if entries and last.exists() and not any(_matches(last, entry.sha256) for entry in entries):
+            _say(f"{last} is damaged; using an older copy")
+        for entry in entries:
+            for path in (last, self.checkpoints / entry.file):
+                if _matches(path, entry.sha256):
+                    return path
+                if path != last and path.exists():
+                    _say(f"{path} is damaged; using an older checkpoint")
+        if not entries and last.is_file():
+            return last  # no manifest: the file's own checksums decide when it is read
+        raise CheckpointError(f"{self.name} in {self.root.resolve()} has no checkpoint; train one with fit")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A checkpoint file and the run it belongs to, if any."""
+
+    path: Path
+    run: Run | None
+
+
+def create(root: Path) -> Run:
+    """Reserve the next free number and make both folders; safe when several processes start at once.
+
+    Raises:
+        StorageError: If a folder cannot be made or written.
+    """
+    while True:
+        newest_run = newest(root)
+        run = Run(root, newest_run.version + 1 if newest_run else 0)
+        try:
+            run.checkpoints.parent.mkdir(parents=True, exist_ok=True)
+            run.checkpoints.mkdir()  # only one process succeeds
+            run.logs.mkdir(parents=True)
+        except FileExistsError:
+            if not run.checkpoints.parent.is_dir() or not run.logs.parent.is_dir():
+                raise StorageError(f"{root.resolve()}: {LOGS} or {CHECKPOINTS} is not a folder") from None
+            continue
+        except OSError as error:
+            raise StorageError(f"cannot make {error.filename}: {error.strerror}") from error
+        return run
+
+
+def check_writable(run: Run) -> None:
+    """Check that both folders of a run take files.
+
+    Raises:
+        StorageError: If one does not.
+    """
+    for folder in (run.logs, run.checkpoints):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise StorageError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def newest(root: Path) -> Run | None:
+    """Return the run with the highest number, or None."""
+    names = [entry.name for kind in (LOGS, CHECKPOINTS) if (root / kind).is_dir() for entry in (root / kind).iterdir()]
+    versions = [int(match[1]) for name in names if (match := re.fullmatch(r"version_(\d+)", name))]
+    return Run(root, max(versions)) if versions else None
+
+
+def locate(reference: str, root: Path) -> Located:
+    """Find a checkpoint.
+
+    Args:
+        reference: `best` or `last` of the newest run, `version_3/best`, `version_3/last`, or the path of a file.
+        root: Folder that holds `lightning_logs` and `checkpoints`.
+
+    Raises:
+        CheckpointError: If there is no such run or file, or it is damaged.
+    """
+    match = re.fullmatch(r"(?:version_(\d+)/)?(best|last)", reference)
+    if match:
+        run = Run(root, int(match[1])) if match[1] else newest(root)
+        if run is None or not run.checkpoints.is_dir():
+            wanted = f"version_{match[1]}" if match[1] else "run"
+            raise CheckpointError(f"there is no {wanted} in {root.resolve() / CHECKPOINTS}; train one with fit")
+        return Located(run.best() if match[2] == "best" else run.last(), run)
+    if "://" in reference or reference.split(":")[0] == "registry":
+        raise CheckpointError(f"{reference}: only local checkpoint files are read; download it first")
+    path = Path(reference)
+    if not path.is_file():
+        raise CheckpointError(f"{reference}: no such checkpoint file; best, last and version_3/best are understood too")
+    return Located(path, _run_of(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Verify a checkpoint and return its content; nothing in it can run code.
+
+    Raises:
+        CheckpointError: If it is damaged, is not a Lightning checkpoint, or was saved before the first step.
+    """
+    _verify(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except LOAD_ERRORS as error:
+        raise CheckpointError(f"{path} is damaged or holds more than plain values and tensors") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict")
+    if not checkpoint.get("global_step"):
+        raise CheckpointError(f"{path} holds untrained weights (no optimizer step was taken)")
+    return checkpoint
+
+
+def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint's network fits.
+
+    Args:
+        path: Named in the error.
+        checkpoint: What `read_checkpoint` returned.
+        expected: The state dict of the network, without prefix.
+
+    Raises:
+        CheckpointError: If a tensor is missing, left over, of another shape, or not finite.
+    """
+    found = {
+        key.removeprefix(NETWORK_PREFIX): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith(NETWORK_PREFIX)
+    }
+    for key in sorted(expected.keys() | found.keys()):
+        if key not in found or key not in expected:
+            where = "is missing in it" if key not in found else "is unknown here"
+            raise CheckpointError(f"{path} is of another network: {key} {where}")
+        if found[key].shape != expected[key].shape:
+            raise CheckpointError(
+                f"{path} is of another network: {key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
+            )
+        if not found[key].isfinite().all():
+            raise CheckpointError(f"{path} holds weights that are not finite: {key}")
+
+
+def read_manifest(folder: Path) -> list[Entry]:
+    """Return the manifest's entries, oldest first; nothing when the folder has none or it cannot be read."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text())["checkpoints"]
+        return [Entry(**entry) for entry in listed]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _say(f"{folder / MANIFEST} cannot be read ({error}); going by each file's own checksums")
+        return []
+
+
+def best_of(entries: list[Entry]) -> Entry | None:
+    """Return the entry with the highest `val_acc`, of equals the lower `val_loss`, of equals the first."""
+    validated = (entry for entry in entries if "val_acc" in entry.metrics)
+    return min(validated, key=lambda entry: (-entry.metrics["val_acc"], entry.metrics["val_loss"]), default=None)
+
+
+def manifest_text(entries: list[Entry]) -> str:
+    """Return the text of a manifest."""
+    return json.dumps({"checkpoints": [asdict(entry) for entry in entries]}, indent=1) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    size = path.stat().st_size
+    if size > MAX_CHECKPOINT_BYTES:
+        raise CheckpointError(f"{path} has {size:,} bytes; more than {MAX_CHECKPOINT_BYTES:,} are not read")
+    if not os.access(path, os.R_OK):
+        raise CheckpointError(f"{path} cannot be read: permission denied")
+    listed = {entry.file: entry.sha256 for entry in read_manifest(path.parent)}
+    ours = path.name in (*listed, BEST, LAST)
+    if listed and ours and sha256(path) not in listed.values():
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; pass another checkpoint")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise CheckpointError(f"{path} is compressed, which torch.save never does; refused")
+            # torch.load does not compare these checksums itself.
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({error})") from error
+    if broken:
+        raise CheckpointError(f"{path} is damaged: checksum of {broken}")
+
+
+def _run_of(path: Path) -> Run | None:
+    folder = path.resolve().parent
+    match = re.fullmatch(r"version_(\d+)", folder.name)
+    return Run(folder.parent.parent, int(match[1])) if match and folder.parent.name == CHECKPOINTS else None
+
+
+def _matches(path: Path, digest: str) -> bool:
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

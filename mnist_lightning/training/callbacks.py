@@ -1,0 +1,224 @@
+"""What watches a run: early stopping, the lines on the screen, the results on disk."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch.utilities import rank_zero_only
+
+from mnist_lightning.runs import Run
+from mnist_lightning.training.checkpoint import replace_file
+from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.tally import Score
+from mnist_lightning.training.tensorboard import RunLogger
+
+COLUMNS = ("train_loss", "train_acc", "val_loss", "val_acc", "lr")  # of an epoch's line
+
+
+class EarlyStopping(lightning_callbacks.EarlyStopping):
+    """Stop when the validation loss no longer falls; without validation, do nothing.
+
+    Args:
+        patience: Epochs without improvement before training stops, at least 1.
+        min_delta: Improvement that counts, at least 0.
+        monitor: Metric to watch.
+        mode: Whether a lower or a higher metric is better.
+        enabled: Whether to watch at all.
+    """
+
+    def __init__(
+        self,
+        patience: int = 3,
+        min_delta: float = 0.0,
+        monitor: str = "val_loss",
+        mode: str = "min",
+        enabled: bool = True,
+    ) -> None:
+        super().__init__(monitor=monitor, min_delta=min_delta, patience=patience, mode=mode)
+        self.enabled = enabled
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best score and the count, but keep the patience that was asked for."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric, when validation runs once an epoch."""
+        if self.enabled and any(trainer.num_val_batches):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the metric, when validation runs more than once an epoch."""
+        if self.enabled:
+            super().on_validation_end(trainer, pl_module)
+
+
+class ProgressBar(lightning_callbacks.TQDMProgressBar):
+    """Show the progress within an epoch, refreshed a few times a second."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return nothing: the scores of an epoch have a line of their own."""
+        return {}
+
+
+class RunReport(Callback):
+    """Say what trains and where, one line an epoch, and at the end what came out and what to type next.
+
+    Args:
+        run: The run being trained.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._epoch: int | None = None  # the one whose line is due
+        self._epoch_start_s = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Name the network, the device, the data and the run."""
+        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
+        batches = trainer.num_training_batches
+        pl_module.print(
+            f"{self.run.name}: {parameters:,} parameters on {device_name(trainer.strategy.root_device)}, "
+            f"precision {trainer.precision}, {batches:,} batches an epoch, up to {trainer.max_epochs} epochs"
+        )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line of the epoch before."""
+        self._print_epoch(pl_module)
+        self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the last epoch's line and the summary, and file hyper-parameters with the scores reached."""
+        self._print_epoch(pl_module)
+        stopping = trainer.early_stopping_callback
+        if stopping is not None and stopping.stopped_epoch:
+            pl_module.print(f"stopped early: no better {stopping.monitor} in {stopping.wait_count} epochs")
+        best = self.run.best_entry()
+        if best is not None:
+            scores = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in ("val_acc", "val_loss"))
+            pl_module.print(f"best epoch {best.epoch}: {scores}")
+        pl_module.print(
+            f"run: {self.run.logs} and {self.run.checkpoints}\n"
+            f"next: python -m mnist_lightning test\n"
+            f"      tensorboard --logdir {self.run.logs.parent}"
+        )
+        metrics = best.metrics if best else getattr(pl_module, "metrics", {})
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                datamodule = getattr(trainer, "datamodule", None)
+                parameters = {**getattr(datamodule, "hparams", {}), **pl_module.hparams}
+                logger.log_hyperparams(parameters, {f"hp/{name}": value for name, value in metrics.items()})
+
+    @rank_zero_only
+    def _print_epoch(self, pl_module: LightningModule) -> None:
+        if self._epoch is None:
+            return
+        seconds = time.monotonic() - self._epoch_start_s
+        assert isinstance(pl_module, Classifier)
+        metrics = pl_module.metrics
+        scores = "  ".join(f"{name} {show(name, metrics[name])}" for name in COLUMNS if name in metrics)
+        pl_module.print(f"epoch {self._epoch:2d}  {scores}  {seconds:.1f} s")
+        self._epoch = None
+
+
+class ScoreReport(Callback):
+    """Print what `validate` or `test` found, and file a test result beside its run.
+
+    Args:
+        checkpoint: The file that is scored.
+        folder: Where `test.json` goes.
+        epoch: Epoch of the checkpoint, from 0.
+    """
+
+    def __init__(self, checkpoint: Path, folder: Path, epoch: int) -> None:
+        self.checkpoint = checkpoint
+        self.folder = folder
+        self.epoch = epoch
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the score on the validation images."""
+        assert isinstance(pl_module, Classifier)
+        if pl_module.score is None:
+            return
+        pl_module.print(f"{self.checkpoint}: validation {describe(pl_module.score)}")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the score on the test images and write `test.json`."""
+        assert isinstance(pl_module, Classifier)
+        score = pl_module.score
+        assert score is not None
+        path = self.folder / "test.json"
+        pl_module.print(f"{self.checkpoint}: test {describe(score)}")
+        for logger in trainer.loggers:
+            logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
+        if trainer.is_global_zero:
+            result = {
+                "correct": score.correct,
+                "total": score.total,
+                "accuracy": score.accuracy,
+                "interval": wilson_interval(score.correct, score.total),
+                "loss": score.loss,
+                "checkpoint": str(self.checkpoint),
+                "epoch": self.epoch,
+                "device": device_name(trainer.strategy.root_device),
+                "torch": torch.__version__,
+            }
+            replace_file(path, (json.dumps(result, indent=1) + "\n").encode())
+            pl_module.print(f"written to {path}")
+
+
+def describe(score: Score) -> str:
+    """Return a score in words.
+
+    >>> describe(Score(loss=0.0213, correct=9930, total=10_000))
+    'accuracy 9930/10000 = 99.30 % (95 % interval 99.12 to 99.45), loss 0.0213'
+    """
+    low, high = wilson_interval(score.correct, score.total)
+    return (
+        f"accuracy {score.correct}/{score.total} = {100 * score.accuracy:.2f} % "
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}), loss {score.loss:.4f}"
+    )
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion: Wilson (1927), "Probable inference", JASA 22, p. 209.
+
+    Args:
+        correct: Successes, in [0, total].
+        total: Trials, at least 1.
+
+    >>> tuple(round(bound, 4) for bound in wilson_interval(9, 10))
+    (0.5958, 0.9821)
+    """
+    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+    centre = (correct + z**2 / 2) / (total + z**2)
+    half = z / (total + z**2) * math.sqrt(correct * (total - correct) / total + z**2 / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def show(name: str, value: float) -> str:
+    """Return a metric as the screen shows it: accuracies in percent.
+
+    >>> show("val_acc", 0.9876), show("val_loss", 0.04567), show("lr", 0.0005)
+    ('98.76 %', '0.0457', '0.0005')
+    """
+    if name.endswith("_acc"):
+        return f"{100 * value:.2f} %"
+    return f"{value:g}" if name == "lr" else f"{value:.4f}"
+
+
+def device_name(device: torch.device) -> str:
+    """Return a device in words, such as `cpu (AMD EPYC, 2 threads)`."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        name = torch.cpu.get_capabilities().get("cpu_name", "unknown processor")
+        return f"cpu ({name}, {torch.get_num_threads()} threads)"
+    return str(device)

@@ -1,0 +1,172 @@
+"""Classifier: loss, accuracy, optimizer and schedule around SimpleCNN."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mnist_lightning.data.loader import Batch
+from mnist_lightning.errors import ConfigError
+from mnist_lightning.models.cnn import SimpleCNN
+from mnist_lightning.training.tally import Score, Tally
+
+TALLY_STATES = ("loss_sum", "correct", "total")
+
+
+class Classifier(LightningModule):
+    """Train SimpleCNN with cross-entropy and Adam, cutting the learning rate when the validation loss stands still.
+
+    Args:
+        lr: Learning rate of Adam at the start, above 0.
+        conv_dropout: Probability of zeroing a feature after the convolutions, in [0, 1).
+        fc_dropout: Probability of zeroing a feature before the last layer, in [0, 1).
+        plateau_factor: What a cut multiplies the learning rate by, in (0, 1).
+        plateau_patience: Epochs without a lower validation loss before the next one brings a cut, at least 0.
+        seed: Seed of the dropout masks, at least 0. On the command line it is `seed_everything`.
+
+    Raises:
+        ConfigError: If a number is out of range.
+    """
+
+    plateau: ReduceLROnPlateau
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        conv_dropout: float = 0.25,
+        fc_dropout: float = 0.5,
+        plateau_factor: float = 0.5,
+        plateau_patience: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < lr < float("inf"):
+            raise ConfigError(f"model.lr must be above 0, got {lr}; 0.001 is usual")
+        if not 0 < plateau_factor < 1:
+            raise ConfigError(f"model.plateau_factor must be in (0, 1), got {plateau_factor}; 0.5 is usual")
+        if plateau_patience < 0:
+            raise ConfigError(f"model.plateau_patience must be at least 0, got {plateau_patience}; 2 is usual")
+        self.save_hyperparameters()
+        self.lr, self.plateau_factor, self.plateau_patience, self.seed = lr, plateau_factor, plateau_patience, seed
+        try:
+            self.network = SimpleCNN(conv_dropout, fc_dropout).to(memory_format=torch.channels_last)
+        except ValueError as error:
+            raise ConfigError(f"model.{error}") from error
+        self.example_input_array: Tensor = torch.zeros(1, 1, 28, 28)
+        self.train_tally, self.val_tally, self.test_tally = Tally(), Tally(), Tally()
+        self.score: Score | None = None  # of the evaluation that ended last
+        self._val_loss: float | None = None  # what the plateau schedule has not looked at yet
+        self.metrics: dict[str, float] = {}  # of the weights as they were after step `_measured_at`
+        self._measured_at = -1
+        self._restored: dict[str, Any] = {}  # what a checkpoint holds of this module, until training starts
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, 10) for normalised float images (B, 1, 28, 28)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make dropout a function of (seed, step), so that a resumed run draws the same masks."""
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy () of a batch."""
+        return self._loss(batch, self.train_tally)
+
+    def on_train_epoch_end(self) -> None:
+        """Report the epoch, then let the plateau schedule look at its validation loss."""
+        lr = self._current_lr()
+        self._report("train", self.train_tally.score(), lr=lr)
+        self.train_tally.reset()
+        if self._val_loss is not None:
+            self.plateau.step(self._val_loss)
+            self._val_loss = None
+            new_lr = self._current_lr()
+            if new_lr < lr:
+                self.print(f"epoch {self.current_epoch}: no better val_loss, learning rate {lr:g} -> {new_lr:g}")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch of validation images."""
+        self._loss(batch, self.val_tally)
+
+    def on_validation_epoch_end(self) -> None:
+        """Report the validation images."""
+        score = self.val_tally.score()
+        self.val_tally.reset()
+        if not self.trainer.sanity_checking:
+            self._report("val", score)
+            self._val_loss = score.loss
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count a batch of test images."""
+        self._loss(batch, self.test_tally)
+
+    def on_test_epoch_end(self) -> None:
+        """Report the test images."""
+        self.score = self.test_tally.score()
+        self.test_tally.reset()
+        self.log_dict({"test_loss": self.score.loss, "test_acc": self.score.accuracy}, logger=False)
+
+    def configure_optimizers(self) -> Adam:
+        """Return fused Adam; the plateau schedule stays here, for Lightning's own handling does not resume exactly."""
+        # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (mended after 2.6.6).
+        optimizer = Adam(self.parameters(), lr=self.lr, fused=self.trainer.gradient_clip_val is None)
+        self.plateau = ReduceLROnPlateau(
+            optimizer, mode="min", factor=self.plateau_factor, patience=self.plateau_patience
+        )
+        return optimizer
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the metrics of the weights saved, and what an unfinished epoch and the schedule have seen."""
+        tally = self.train_tally
+        checkpoint["metrics"] = self.metrics if self._measured_at == self.global_step else {}
+        checkpoint["classifier"] = {
+            "plateau": self.plateau.state_dict(),
+            "val_loss": self._val_loss,
+            "train_tally": {name: getattr(tally, name) for name in TALLY_STATES},
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember what `on_train_start` restores: the optimizer is not there yet."""
+        self._restored = checkpoint.get("classifier", {}) | {"lr": checkpoint["hyper_parameters"]["lr"]}
+
+    def on_train_start(self) -> None:
+        """Restore what `on_save_checkpoint` added; a learning rate that differs from the checkpoint's is obeyed."""
+        restored, self._restored = self._restored, {}
+        if not restored:
+            return
+        if "plateau" in restored:
+            self.plateau.load_state_dict(restored["plateau"])
+            self.plateau.factor, self.plateau.patience = self.plateau_factor, self.plateau_patience
+            self._val_loss = restored["val_loss"]
+            for name, value in restored["train_tally"].items():
+                setattr(self.train_tally, name, value.to(self.device))
+        if self.lr != restored["lr"]:
+            self.print(f"model.lr: {restored['lr']:g} in the checkpoint, {self.lr:g} from here on")
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = self.lr
+
+    def _loss(self, batch: Batch, tally: Tally) -> Tensor:
+        images, labels = batch
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, labels)
+        tally.update(loss.detach(), logits.detach(), labels)
+        return loss
+
+    def _current_lr(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _report(self, split: str, score: Score, **others: float) -> None:
+        self.score = score
+        metrics = {f"{split}_loss": score.loss, f"{split}_acc": score.accuracy, **others}
+        self.log_dict(metrics, logger=False)  # for the callbacks that watch a metric by name
+        # Written here and not by Lightning, which would do it only after the checkpoint of this epoch is on disk.
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.current_epoch)
+        self.metrics = (self.metrics if self._measured_at == self.global_step else {}) | metrics
+        self._measured_at = self.global_step

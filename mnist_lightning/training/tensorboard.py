@@ -1,0 +1,62 @@
+"""The TensorBoard logger of a run: our tags, the epoch as the horizontal axis, one curve across resumptions."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from mnist_lightning.training.classifier import Classifier
+
+# Metrics are called <split>_<quantity> everywhere (a slash would make a folder of a checkpoint's name); only
+# TensorBoard, which groups charts by what stands before the slash, sees these.
+TAGS = {
+    "train_loss": "Loss/train",
+    "val_loss": "Loss/val",
+    "test_loss": "Loss/test",
+    "train_acc": "Accuracy/train",
+    "val_acc": "Accuracy/val",
+    "test_acc": "Accuracy/test",
+    "lr": "Learning rate",
+}
+
+
+class RunLogger(TensorBoardLogger):
+    """Write a run's metrics, network graph and hyper-parameters into its log folder.
+
+    Args:
+        folder: The run's log folder, `lightning_logs/version_7`.
+        first_epoch: Epoch that training goes on with: points from there on, left by an interrupted run, are dropped
+            from the curves; None drops nothing.
+        draw_graph: Whether to draw the network.
+    """
+
+    def __init__(self, folder: Path, *, first_epoch: int | None = None, draw_graph: bool = False) -> None:
+        super().__init__(
+            save_dir=str(folder.parent),
+            name="",
+            version=folder.name,
+            default_hp_metric=False,
+            purge_step=first_epoch,
+        )
+        self.draw_graph = draw_graph
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars at an epoch, under TensorBoard's tags."""
+        super().log_metrics({TAGS.get(name, name): value for name, value in metrics.items()}, step)
+
+    def log_graph(self, model: LightningModule, input_array: Tensor | None = None) -> None:  # type: ignore[override]
+        """Draw the network, without the metrics around it."""
+        if not self.draw_graph:
+            return
+        assert isinstance(model, Classifier)
+        with warnings.catch_warnings():
+            # TensorBoard's writer traces the network with torch.jit.trace, which torch 2.14 deprecates.
+            warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=FutureWarning)
+            self.experiment.add_graph(model.network, model.example_input_array.to(model.device))
+
+    def save(self) -> None:
+        """Flush the events; the run's `config.yaml` takes the place of Lightning's `hparams.yaml`."""
+        self.experiment.flush()

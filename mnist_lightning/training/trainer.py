@@ -1,0 +1,31 @@
+"""Lightning's Trainer with a precision that suits the device."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"]
+
+
+class AutoTrainer(Trainer):
+    """Lightning's Trainer, which can choose the precision by itself.
+
+    Args:
+        precision: `auto` computes in bfloat16 with float32 weights where the device has bfloat16 natively, and in
+            float32 elsewhere.
+    """
+
+    def __init__(self, *, precision: Precision = "auto", **kwargs: Any) -> None:
+        on_gpu = kwargs.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        super().__init__(precision=native_precision(on_gpu=on_gpu) if precision == "auto" else precision, **kwargs)
+
+
+def native_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
+    """Return bfloat16 where the device has it natively; emulated, it would be slower than float32."""
+    if on_gpu:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bf16-mixed" if native else "32-true"

@@ -1,0 +1,91 @@
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from mnist_lightning.data.loader import BatchLoader
+
+COUNT = 103
+
+
+def make_loader(**options: object) -> BatchLoader:
+    images = torch.randint(256, (COUNT, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    settings: dict[str, object] = {"batch_size": 10, "mean": 0.1307, "std": 0.3081} | options
+    return BatchLoader(images, torch.arange(COUNT), **settings)  # type: ignore[arg-type]  # options vary by test
+
+
+def served(loader: BatchLoader) -> list[int]:
+    """The labels of an epoch; each image's label is its index."""
+    return torch.cat([labels for _, labels in loader]).tolist()
+
+
+def test_pixels_are_those_of_torchvision() -> None:
+    loader = make_loader()
+    images, labels = next(iter(loader))
+    scaled = transforms.to_dtype(loader.images[labels].unsqueeze(1), torch.float32, scale=True)
+    # One rounding more or less in values up to 2.8: a few units in the last place of float32.
+    torch.testing.assert_close(images, transforms.normalize(scaled, [0.1307], [0.3081]), rtol=0, atol=1e-6)
+
+
+def test_batches_are_channels_last() -> None:
+    images, _ = next(iter(make_loader()))
+    assert images.shape == (10, 1, 28, 28)
+    assert images.stride() == (784, 1, 28, 1)
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 0])
+def test_every_image_is_served_once_and_the_length_is_the_number_of_batches(shuffle_seed: int | None) -> None:
+    loader = make_loader(shuffle_seed=shuffle_seed)
+    assert sorted(served(loader)) == list(range(COUNT))
+    assert len(loader) == len(list(loader)) == 11
+
+
+def test_without_a_seed_images_keep_their_order() -> None:
+    assert served(make_loader(indices=torch.tensor([5, 3, 99]))) == [5, 3, 99]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    orders = {}
+    for seed, epoch in itertools.product((0, 1), (0, 1, 2)):
+        loader = make_loader(shuffle_seed=seed)
+        loader.sampler.set_epoch(epoch)  # where Lightning looks for it
+        orders[seed, epoch] = tuple(served(loader))
+        assert tuple(served(loader)) == orders[seed, epoch]
+    assert len(set(orders.values())) == 6
+
+
+def test_the_epoch_counts_from_when_the_first_batch_is_asked_for() -> None:
+    loader = make_loader(shuffle_seed=0)
+    early = iter(loader)
+    loader.set_epoch(3)
+    late = make_loader(shuffle_seed=0)
+    late.set_epoch(3)
+    assert torch.equal(next(early)[1], next(iter(late))[1])
+
+
+@pytest.mark.parametrize("batches_before", [0, 1, 7, 11])
+def test_a_restored_loader_serves_the_rest_of_the_epoch(batches_before: int) -> None:
+    stopped, unbroken = make_loader(shuffle_seed=0), make_loader(shuffle_seed=0)
+    iterator = iter(stopped)
+    seen = [labels for _, labels in itertools.islice(iterator, batches_before)]
+    resumed = make_loader(shuffle_seed=0)
+    resumed.load_state_dict(stopped.state_dict())
+    rest: list[Tensor] = [labels for _, labels in resumed] if batches_before < 11 else []
+    assert torch.cat([*seen, *rest]).tolist() == served(unbroken)
+    if batches_before == 11:
+        assert served(resumed) == served(unbroken)  # between epochs there is no rest
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_processes_share_an_evaluation_without_padding(world_size: int) -> None:
+    shares = [served(make_loader(rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert sorted(itertools.chain(*shares)) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_processes_train_on_disjoint_shares_of_equal_length(world_size: int) -> None:
+    shares = [served(make_loader(rank=rank, world_size=world_size, shuffle_seed=0)) for rank in range(world_size)]
+    assert {len(share) for share in shares} == {COUNT // world_size}
+    assert len(set(itertools.chain(*shares))) == world_size * (COUNT // world_size)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mnist_lightning import SimpleCNN
+
+
+class LabSimpleCNN(nn.Module):
+    """The network as the lab writes it down: ReLU before pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.fc1 = nn.Linear(64 * 7 * 7, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        logits: Tensor = self.fc2(F.relu(self.fc1(x.view(-1, 64 * 7 * 7))))
+        return logits
+
+
+def test_parameter_count_is_that_of_the_layers() -> None:
+    expected = (1 * 9 + 1) * 32 + (32 * 9 + 1) * 64 + (3136 + 1) * 128 + (128 + 1) * 10
+    assert expected == 421_642
+    assert sum(parameter.numel() for parameter in SimpleCNN().parameters()) == expected
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_weights_load_into_the_labs_class_and_give_the_same_logits_and_gradients(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    network = SimpleCNN().to(memory_format=layout).eval()
+    lab = LabSimpleCNN()
+    lab.load_state_dict(network.state_dict())
+    images, labels = torch.randn(16, 1, 28, 28), torch.randint(10, (16,))
+    ours, theirs = network(images.to(memory_format=layout)), lab(images)
+    # Other kernels for another layout add in another order: a few units in the last place of float32.
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    our_gradients = torch.autograd.grad(F.cross_entropy(ours, labels), tuple(network.parameters()))
+    their_gradients = torch.autograd.grad(F.cross_entropy(theirs, labels), tuple(lab.parameters()))
+    for our, their in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_zeroes_what_its_rates_say_and_only_in_training() -> None:
+    torch.manual_seed(0)
+    network = SimpleCNN(conv_dropout=0.25, fc_dropout=0.5)
+    kept: dict[str, Tensor] = {}
+    network.conv_dropout.register_forward_hook(lambda _m, i, o: kept.update(conv=(o[i[0] != 0] != 0).double().mean()))
+    network.fc_dropout.register_forward_hook(lambda _m, i, o: kept.update(fc=(o[i[0] != 0] != 0).double().mean()))
+    images = torch.randn(256, 1, 28, 28)
+    network(images)
+    # 256 images have some 500,000 and 16,000 features above zero: five standard errors are 0.003 and 0.02.
+    assert abs(kept["conv"] - 0.75) < 0.003
+    assert abs(kept["fc"] - 0.5) < 0.02
+    network.eval()(images)
+    assert kept["conv"] == kept["fc"] == 1
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_dropout_rate_outside_0_to_1_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="fc_dropout must be in"):
+        SimpleCNN(fc_dropout=rate)

@@ -1,0 +1,267 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from mnist_lightning import Classifier, SimpleCNN
+from tests.conftest import TEST_COUNT, Command
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def test_fit_then_test_learns_the_small_data_and_counts_every_image(
+    fit: Command, command: Command, tmp_path: Path
+) -> None:
+    trained = fit("--trainer.max_epochs", "4", "--model.lr", "0.003")
+    assert trained.code == 0, trained.err
+    assert "version_0" in trained.out
+    assert "python -m mnist_lightning test" in trained.out
+    assert "tensorboard --logdir lightning_logs" in trained.out
+    assert trained.out.count("epoch ") >= 4
+
+    tested = command("test")
+    assert tested.code == 0, tested.err
+    result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
+    assert result["total"] == TEST_COUNT
+    assert result["correct"] >= 95  # squares in ten places: 137 such digits reach accuracy 1.0 in three epochs
+    assert result["accuracy"] == result["correct"] / TEST_COUNT
+    low, high = result["interval"]
+    assert low < result["accuracy"] <= high or result["accuracy"] == high == 1
+    assert Path(result["checkpoint"]) == Path("checkpoints/version_0/best.ckpt")
+    assert f"{result['correct']}/{TEST_COUNT}" in tested.out
+
+    validated = command("validate", "--ckpt_path", "last")
+    assert validated.code == 0
+    assert "/60 = " in validated.out
+
+
+def test_a_run_has_one_number_and_the_files_of_the_design(fit: Command, tmp_path: Path) -> None:
+    fit("--trainer.max_epochs", "2")
+    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints" / "version_0").iterdir())
+    assert checkpoints[0] == "best.ckpt"
+    assert [name[:18] for name in checkpoints[1:3]] == ["epoch=00-val_loss=", "epoch=01-val_loss="]
+    assert checkpoints[3:] == ["last.ckpt", "manifest.json"]
+    logs = sorted(path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir())
+    assert logs[0] == "config.yaml"
+    assert [name.split(".")[0] for name in logs[1:]] == ["events"]
+
+
+def test_a_checkpoint_opens_without_this_projects_help(fit: Command, tmp_path: Path) -> None:
+    fit("--trainer.max_epochs", "1", "--model.lr", "0.002")
+    path = tmp_path / "checkpoints" / "version_0" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert {"state_dict", "optimizer_states", "epoch", "global_step"} <= checkpoint.keys()
+    assert checkpoint["metrics"].keys() == {"train_loss", "train_acc", "val_loss", "val_acc", "lr"}
+    weights = {name.removeprefix("network."): value for name, value in checkpoint["state_dict"].items()}
+    SimpleCNN().load_state_dict(weights)
+    assert all(isinstance(value, int | float | str) for value in checkpoint["hyper_parameters"].values())
+    classifier = Classifier.load_from_checkpoint(path)
+    assert classifier.hparams["lr"] == 0.002
+
+
+def test_the_saved_config_is_complete_and_repeats_the_run_bit_for_bit(
+    fit: Command, command: Command, tmp_path: Path
+) -> None:
+    fit("--trainer.max_epochs", "2", "--seed_everything", "5", "--model.fc_dropout", "0.3")
+    assert command("fit", "--config", "lightning_logs/version_0/config.yaml").code == 0
+    first, second = (
+        torch.load(tmp_path / "checkpoints" / f"version_{version}" / "last.ckpt", weights_only=True)["state_dict"]
+        for version in (0, 1)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    saved = yaml.safe_load((tmp_path / "lightning_logs" / "version_0" / "config.yaml").read_text())
+    assert saved["seed_everything"] == 5
+    assert saved["model"]["fc_dropout"] == 0.3
+
+
+def test_another_seed_gives_other_weights(fit: Command, tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        fit("--trainer.max_epochs", "1", "--seed_everything", seed)
+    first, second = (
+        torch.load(tmp_path / "checkpoints" / f"version_{version}" / "last.ckpt", weights_only=True)["state_dict"]
+        for version in (0, 1)
+    )
+    assert not torch.equal(first["network.fc2.weight"], second["network.fc2.weight"])
+
+
+def test_schedule_and_early_stopping_both_act_and_say_so(fit: Command, tmp_path: Path) -> None:
+    outcome = fit("--trainer.max_epochs", "20", "--early_stopping.min_delta", "100", "--model.plateau_patience", "0")
+    assert "stopped early: no better val_loss in 3 epochs" in outcome.out
+    assert outcome.out.count("train_loss") == 4
+    fit("--trainer.max_epochs", "5", "--model.lr", "0.03", "--model.plateau_patience", "0")
+    # With a learning rate this high and no patience, some epoch is worse than the one before.
+    checkpoint = torch.load(tmp_path / "checkpoints" / "version_1" / "last.ckpt", weights_only=True)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] < 0.03
+
+
+def test_training_on_every_image_has_no_best_and_scores_the_last(
+    fit: Command, command: Command, tmp_path: Path
+) -> None:
+    outcome = fit("--data.val_size", "0", "--trainer.max_epochs", "2")
+    assert outcome.code == 0, outcome.err
+    names = {path.name for path in (tmp_path / "checkpoints" / "version_0").iterdir()}
+    assert names == {"epoch=00.ckpt", "epoch=01.ckpt", "last.ckpt", "manifest.json"}
+    assert command("test").code == 0
+    result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
+    assert result["checkpoint"] == "checkpoints/version_0/last.ckpt"
+
+
+def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
+    fit: Command, command: Command, tmp_path: Path, digits_dir: Path
+) -> None:
+    fit("--trainer.max_epochs", "1", "--model.fc_dropout", "0.1")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "checkpoints" / "version_0" / "best.ckpt").rename(elsewhere / "mine.ckpt")
+    outcome = command("test", "--ckpt_path", "elsewhere/mine.ckpt", "--data.data_dir", str(digits_dir))
+    assert outcome.code == 0, outcome.err
+    assert json.loads((elsewhere / "test.json").read_text())["total"] == TEST_COUNT
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["fit", "--trainer.max_epoch", "3"], "unknown option --trainer.max_epoch; did you mean --trainer.max_epochs?"),
+        (["fit", "--model.lr", "-1"], "model.lr must be above 0, got -1.0; 0.001 is usual"),
+        (["fit", "--model.lr", "fast"], "model.lr must be float, got fast"),
+        (["fit", "--model.fc_dropout", "1"], "model.fc_dropout must be in [0, 1), got 1.0"),
+        (["fit", "--model.plateau_factor", "2"], "model.plateau_factor must be in (0, 1), got 2.0"),
+        (["fit", "--model.plateau_patience", "-1"], "model.plateau_patience must be at least 0, got -1"),
+        (["fit", "--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
+        (["fit", "--seed_everything", "-1"], "seed_everything must be in [0, 2**32), got -1"),
+        (["fit", "--trainer.precision", "8"], "trainer.precision must be"),
+        (["fit", "--config", "missing.yaml"], "missing.yaml"),
+        (
+            ["fit", "--config", "unknown.yaml"],
+            "unknown option model.lrr in unknown.yaml, line 4; did you mean --model.lr?",
+        ),
+        (["fit", "--config", "broken.yaml"], "broken.yaml, line 2 is not YAML: expected the node content"),
+        (["--config", "unknown.yaml", "fit"], "unknown command --config"),
+        (["fot"], "unknown command fot; did you mean fit?"),
+        (["predict"], "unknown command predict"),
+    ],
+)
+def test_wrong_use_costs_a_line_and_exit_code_2_and_writes_nothing(
+    command: Command, tmp_path: Path, args: list[str], message: str
+) -> None:
+    (tmp_path / "unknown.yaml").write_text("trainer:\n  max_epochs: 1\nmodel:\n  lrr: 1\n")
+    (tmp_path / "broken.yaml").write_text("model: [\n")
+    outcome = command(*args)
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) <= 5
+    assert folders(tmp_path) == ["broken.yaml", "unknown.yaml"]
+
+
+def test_a_validation_set_larger_than_the_data_is_refused(fit: Command, tmp_path: Path) -> None:
+    outcome = fit("--data.val_size", "300")
+    assert outcome.code == 2
+    assert "data.val_size must be in [0, 299], got 300" in outcome.err
+    assert not list(tmp_path.glob("checkpoints/*")), "a run that never began leaves no folder"
+
+
+def test_an_impossible_label_is_named_and_exits_4(command: Command, tmp_path: Path, digits_dir: Path) -> None:
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in (digits_dir / "MNIST" / "raw").iterdir():
+        (raw / file.name).write_bytes(file.read_bytes())
+    labels = bytearray((raw / "train-labels-idx1-ubyte").read_bytes())
+    labels[8 + 17] = 200
+    (raw / "train-labels-idx1-ubyte").write_bytes(labels)
+    before = {path.name: path.read_bytes() for path in raw.iterdir()}
+    outcome = command("fit")
+    assert outcome.code == 4
+    assert "train-labels-idx1-ubyte" in outcome.err
+    assert "label 200" in outcome.err
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["lightning_logs", "checkpoints"])
+def test_a_folder_that_cannot_be_written_exits_5(fit: Command, tmp_path: Path, kind: str) -> None:
+    (tmp_path / kind).write_text("a file, not a folder")
+    outcome = fit()
+    assert outcome.code == 5
+    assert kind in outcome.err
+
+
+@pytest.mark.parametrize("name", ["test", "validate"])
+def test_untrained_weights_are_never_scored(command: Command, tmp_path: Path, name: str) -> None:
+    outcome = command(name)
+    assert outcome.code == 6
+    assert "there is no run" in outcome.err
+    assert folders(tmp_path) == []
+
+
+def test_resuming_without_a_run_exits_6(command: Command) -> None:
+    assert command("fit", "--ckpt_path", "last").code == 6
+
+
+def test_bad_checkpoints_exit_6(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"state_dict": nn.Linear(2, 2).state_dict(), "global_step": 5}, tmp_path / "linear.ckpt")
+    hparams = {"lr": 0.1, "seed": 0}
+    other = {"state_dict": nn.Linear(2, 2).state_dict(), "global_step": 5, "epoch": 0, "hyper_parameters": hparams}
+    torch.save(other, tmp_path / "other.ckpt")
+    for name, reason in (
+        ("text", "not a checkpoint"),
+        ("linear", "not saved by this project"),
+        ("other", "another network"),
+    ):
+        outcome = command("test", "--ckpt_path", f"{name}.ckpt")
+        assert outcome.code == 6
+        assert f"{name}.ckpt" in outcome.err
+        assert reason in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+
+
+def test_an_interruption_exits_130_and_the_run_goes_on(
+    fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Classifier) -> None:
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "on_after_backward", interrupt)
+        outcome = fit("--trainer.max_epochs", "3")
+    signal.signal(signal.SIGINT, handler)  # Lightning has it ignored from here on
+    assert outcome.code == 130
+    assert "fit --ckpt_path last goes on" in outcome.err
+    assert command("fit", "--ckpt_path", "last").code == 0
+    checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 2
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_parses(command: Command, config: Path) -> None:
+    outcome = command("fit", "--config", str(config), "--print_config")
+    assert outcome.code == 0, outcome.err
+
+
+def test_the_default_config_writes_out_the_codes_own_defaults(command: Command) -> None:
+    plain = command("fit", "--print_config").out
+    assert command("fit", "--config", str(CONFIGS[0].with_name("default.yaml")), "--print_config").out == plain
+
+
+def test_every_option_of_ours_is_explained(command: Command) -> None:
+    outcome = command("fit", "--help")
+    assert outcome.code == 0
+    for block in outcome.out.split("  --")[1:]:
+        name, _, text = block.partition(" ")
+        if name.startswith(("model.", "data.", "early_stopping.", "checkpoint.")):
+            assert len(text.split()) > 5, f"--{name} has no explanation"
+
+
+def test_no_arguments_shows_the_help(command: Command) -> None:
+    assert command().code == 2
+    assert "usage:" in command("--help").out

@@ -1,0 +1,64 @@
+"""Imports go one way; what must start fast imports nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mnist_lightning"
+
+# From the bottom up: a layer may import from those it names, from itself, and from `errors`.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "models": set(),
+    "data": set(),
+    "runs": set(),
+    "training": {"models", "data", "runs"},
+    "option_parser": set(),
+    "trainer_cli": {"models", "data", "runs", "training", "option_parser"},
+    "cli": {"trainer_cli"},
+    "__main__": {"cli"},
+    "__init__": {"models", "data", "training"},  # the public names, on first use
+}
+
+
+def imported_layers(source: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{source}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules.update(names if node.module == "mnist_lightning" else [node.module])
+        elif isinstance(node, ast.Import):
+            modules.update(alias.name for alias in node.names)
+    return {module.split(".")[1] for module in modules if module.startswith("mnist_lightning.")}
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(source: Path) -> None:
+    layer = source.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    allowed = MAY_IMPORT[layer] | {layer, "errors", "__version__"}
+    assert imported_layers(source) <= allowed
+
+
+@pytest.mark.parametrize("source", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_the_packages_init_files_import_nothing(source: Path) -> None:
+    assert not imported_layers(source)
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import mnist_lightning", {"torch", "lightning", "numpy"}),
+        ("from mnist_lightning.cli import main; main(['--help'])", {"torch", "lightning", "numpy"}),
+        ("from mnist_lightning.cli import main; main(['--version'])", {"torch", "lightning", "numpy"}),
+        ("import mnist_lightning.data.sources, mnist_lightning.data.idx", {"torch", "lightning"}),
+        ("import mnist_lightning.runs; from mnist_lightning import SimpleCNN", {"lightning", "torchvision"}),
+    ],
+)
+def test_what_must_start_fast_imports_nothing_heavy(statement: str, heavy: set[str]) -> None:
+    script = f"import atexit, sys\natexit.register(lambda: print('MODULES', *sys.modules))\n{statement}"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not heavy & set(out.rpartition("MODULES")[2].split())

@@ -1,0 +1,230 @@
+import hashlib
+import io
+import json
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_lightning import SimpleCNN, runs
+from mnist_lightning.errors import CheckpointError, StorageError
+from mnist_lightning.training.checkpoint import DurableCheckpointIO
+
+
+def make_checkpoint(epoch: int = 0, **metrics: float) -> dict[str, object]:
+    torch.manual_seed(epoch)
+    weights = {f"network.{name}": value for name, value in SimpleCNN().state_dict().items()}
+    return {"state_dict": weights, "epoch": epoch, "global_step": 10 * (epoch + 1), "metrics": metrics}
+
+
+def save(run: runs.Run, epoch: int, **metrics: float) -> Path:
+    path = run.checkpoints / f"epoch={epoch:02d}.ckpt"
+    DurableCheckpointIO().save_checkpoint(make_checkpoint(epoch, **metrics), path)
+    return path
+
+
+def epoch_of(path: Path) -> int:
+    epoch: int = torch.load(path, weights_only=True)["epoch"]
+    return epoch
+
+
+def flip_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> runs.Run:
+    return runs.create(tmp_path)
+
+
+def test_runs_are_numbered_from_zero_with_the_same_number_in_both_folders(tmp_path: Path) -> None:
+    assert [runs.create(tmp_path).version for _ in range(3)] == [0, 1, 2]
+    (tmp_path / "lightning_logs" / "version_7").mkdir()
+    assert runs.create(tmp_path).version == 8
+    for kind in ("lightning_logs", "checkpoints"):
+        assert (tmp_path / kind / "version_8").is_dir()
+
+
+def test_processes_that_start_at_once_get_runs_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(lambda _: runs.create(tmp_path).version, range(24)))
+    assert sorted(versions) == list(range(24))
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(StorageError, match="checkpoints is not a folder"):
+        runs.create(tmp_path)
+
+
+def test_best_is_the_highest_val_acc_and_of_equals_the_lower_val_loss(run: runs.Run) -> None:
+    for epoch, (val_acc, val_loss) in enumerate([(0.97, 0.05), (0.98, 0.09), (0.98, 0.08), (0.96, 0.01)]):
+        save(run, epoch, val_acc=val_acc, val_loss=val_loss)
+    assert run.best() == run.checkpoints / "best.ckpt"
+    assert epoch_of(run.best()) == 2
+    assert epoch_of(run.last()) == 3
+
+
+def test_without_validation_best_is_last(run: runs.Run) -> None:
+    for epoch in range(2):
+        save(run, epoch, train_acc=0.9)
+    assert epoch_of(run.best()) == 1
+
+
+def test_the_manifest_holds_the_digests_of_the_files(run: runs.Run) -> None:
+    path = save(run, 0, val_acc=0.9, val_loss=0.1)
+    (entry,) = json.loads((run.checkpoints / "manifest.json").read_text())["checkpoints"]
+    for name in (path.name, "best.ckpt", "last.ckpt"):
+        assert hashlib.sha256((run.checkpoints / name).read_bytes()).hexdigest() == entry["sha256"]
+    assert sorted(file.name for file in run.checkpoints.iterdir()) == sorted(
+        [path.name, "best.ckpt", "last.ckpt", "manifest.json"]
+    )
+
+
+def test_a_damaged_last_falls_back_to_its_twin_then_to_the_epoch_before(
+    run: runs.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(run, 0, val_acc=0.9, val_loss=0.1)
+    newest = save(run, 1, val_acc=0.8, val_loss=0.2)
+    flip_byte(run.checkpoints / "last.ckpt")
+    assert run.last() == newest
+    assert "last.ckpt is damaged" in capsys.readouterr().err
+    flip_byte(newest)
+    assert epoch_of(run.last()) == 0
+    assert f"{newest.name} is damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_best_falls_back_to_its_twin_and_is_never_replaced_by_a_worse_one(run: runs.Run) -> None:
+    twin = save(run, 0, val_acc=0.9, val_loss=0.1)
+    save(run, 1, val_acc=0.8, val_loss=0.2)
+    flip_byte(run.checkpoints / "best.ckpt")
+    assert run.best() == twin
+    flip_byte(twin)
+    with pytest.raises(CheckpointError, match="best checkpoint is gone"):
+        run.best()
+
+
+def test_an_unreadable_manifest_leaves_the_files_own_checksums(run: runs.Run) -> None:
+    save(run, 0, val_acc=0.9, val_loss=0.1)
+    (run.checkpoints / "manifest.json").write_text("{")
+    assert epoch_of(run.best()) == epoch_of(run.last()) == 0
+    runs.read_checkpoint(run.best())
+
+
+@pytest.mark.parametrize(
+    ("reference", "epoch"), [("best", 1), ("last", 2), ("version_0/best", 0), ("version_0/last", 0)]
+)
+def test_a_reference_finds_its_checkpoint(tmp_path: Path, reference: str, epoch: int) -> None:
+    save(runs.create(tmp_path), 0, val_acc=0.9, val_loss=0.1)
+    newer = runs.create(tmp_path)
+    save(newer, 1, val_acc=0.9, val_loss=0.1)
+    save(newer, 2, val_acc=0.8, val_loss=0.1)
+    located = runs.locate(reference, tmp_path)
+    assert epoch_of(located.path) == epoch
+    assert located.run is not None
+    assert located.run.version == (0 if "0" in reference else 1)
+
+
+def test_a_path_knows_the_run_it_lies_in(run: runs.Run, tmp_path: Path) -> None:
+    located = runs.locate(str(save(run, 0)), tmp_path)
+    assert located.run == run
+    outside = tmp_path / "outside.ckpt"
+    outside.write_bytes(located.path.read_bytes())
+    assert runs.locate(str(outside), tmp_path).run is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("best", "there is no run"),
+        ("version_4/last", "there is no version_4"),
+        ("nowhere.ckpt", "no such checkpoint file"),
+        ("http://127.0.0.1/x.ckpt", "only local"),
+        ("s3://bucket/x.ckpt", "only local"),
+        ("registry:model", "only local"),
+    ],
+)
+def test_a_reference_to_nothing_is_refused(tmp_path: Path, reference: str, reason: str) -> None:
+    with pytest.raises(CheckpointError, match=reason):
+        runs.locate(reference, tmp_path)
+
+
+class Payload:
+    """Unpickles by calling a function: what an attacker would put into a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.canary),)
+
+
+def test_a_checkpoint_cannot_run_code_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, canary = tmp_path / "attack.ckpt", tmp_path / "canary"
+    torch.save({"state_dict": {}, "global_step": 1, "x": Payload(canary)}, path)
+    with pytest.raises(CheckpointError, match="damaged or holds more than plain values"):
+        runs.read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Payload(canary)))
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        runs.read_checkpoint(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_single_flipped_byte_is_found(run: runs.Run, tmp_path: Path, listed: bool) -> None:
+    path = save(run, 0, val_acc=0.9, val_loss=0.1)
+    if not listed:
+        path = path.rename(tmp_path / "copy.ckpt")
+    runs.read_checkpoint(path)
+    flip_byte(path)
+    with pytest.raises(CheckpointError, match="damaged"):
+        runs.read_checkpoint(path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
+    buffer = io.BytesIO()
+    torch.save(make_checkpoint(), buffer)
+    data = buffer.getvalue()
+    path = tmp_path / "short.ckpt"
+    path.write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
+    with pytest.raises(CheckpointError, match="not a checkpoint, or a damaged one"):
+        runs.read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state_dict": None}, "no state_dict"),
+        ({"global_step": 0}, "untrained"),
+    ],
+)
+def test_what_is_no_trained_checkpoint_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    path = tmp_path / "other.ckpt"
+    torch.save(make_checkpoint() | change, path)
+    with pytest.raises(CheckpointError, match=reason):
+        runs.read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("network.fc3.weight", torch.zeros(1), "fc3.weight is unknown here"),
+        ("network.fc2.weight", None, "fc2.weight is missing"),
+        ("network.fc2.weight", torch.zeros(11, 128), r"fc2.weight is \(11, 128\), not \(10, 128\)"),
+        ("network.fc2.bias", torch.full((10,), float("nan")), "not finite"),
+    ],
+)
+def test_weights_of_another_network_are_refused(name: str, value: torch.Tensor | None, reason: str) -> None:
+    weights = {f"network.{key}": tensor for key, tensor in SimpleCNN().state_dict().items()} | {name: value}
+    checkpoint = {"state_dict": {key: tensor for key, tensor in weights.items() if tensor is not None}}
+    with pytest.raises(CheckpointError, match=reason):
+        runs.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())

@@ -5,9 +5,11 @@ Nothing heavy is imported before it is needed: `--help` and `--version` import n
 
 import errno
 import logging
+import signal
 import sys
 import traceback
 import warnings
+from types import FrameType
 
 from mnist_lightning.errors import StorageError, UserError
 
@@ -36,11 +38,12 @@ examples:
 """
 
 COMMANDS = ("fit", "validate", "test")
+TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 usage or config, 4 data, 5 disk or permissions, 6 checkpoint.
+    """Run a command and exit: 0 done, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
 
     Args:
         args: The command line without the program's name; None takes `sys.argv`.
@@ -60,6 +63,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _run(args: list[str], *, debug: bool) -> int:
+    before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
     try:
         if args[0] not in COMMANDS:
             return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
@@ -87,7 +91,15 @@ def _run(args: list[str], *, debug: bool) -> int:
         if debug:
             raise
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+def _exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """End with the code that a shell gives a process ended by the signal; while it trains, the run saves first."""
+    sys.exit(128 + number)
 
 
 def _fail(line: str, exit_code: int) -> int:

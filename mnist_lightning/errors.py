@@ -16,6 +16,12 @@ class ConfigError(UserError, ValueError):
     exit_code = 2
 
 
+class DivergenceError(UserError):
+    """A loss, a gradient or a weight is no longer finite."""
+
+    exit_code = 3
+
+
 class DatasetError(UserError):
     """A data file is missing, damaged or not what its format demands."""
 

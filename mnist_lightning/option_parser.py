@@ -44,7 +44,7 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         option = match[1].split()[0].split("=")[0]
         return f"unknown option {option}{_nearest(option, names)}"
     if message.startswith("Problems parsing config"):
-        return next(filter(None, map(_yaml_fault, _config_files(args))), message.splitlines()[0])
+        return next(filter(None, map(_yaml_fault, config_files(args))), message.splitlines()[0])
     if match := re.match(r'Parser key "config":\s*(.+)', message):
         return match[1]
     if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):
@@ -64,7 +64,7 @@ def _nearest(option: str, names: Iterable[str]) -> str:
 
 def _place(key: str, args: Sequence[str]) -> str:
     """Return ` in FILE, line N` when a config file on the command line sets the key."""
-    for file in reversed(_config_files(args)):
+    for file in reversed(config_files(args)):
         try:
             node = yaml.compose(Path(file).read_text())
         except (OSError, UnicodeError, yaml.YAMLError):
@@ -78,7 +78,8 @@ def _place(key: str, args: Sequence[str]) -> str:
     return ""
 
 
-def _config_files(args: Sequence[str]) -> list[str]:
+def config_files(args: Sequence[str]) -> list[str]:
+    """Return the config files that a command line names."""
     files = [after for before, after in itertools.pairwise(args) if before in ("-c", "--config")]
     return files + [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from mnist_lightning.errors import CheckpointError, StorageError
+from mnist_lightning.errors import CheckpointError, ConfigError, StorageError
 
 LOGS, CHECKPOINTS = "lightning_logs", "checkpoints"
 MANIFEST = "manifest.json"
@@ -97,7 +98,7 @@ class Run:
 
     def best_entry(self) -> Entry | None:
         """Return the entry that validation chose; None without validation."""
-        return best_of(self.entries())
+        return next(iter(by_rank(self.entries())), None)
 
     def best(self) -> Path:
         """Return the verified checkpoint that validation chose, or the last one of a run without validation.
@@ -105,14 +106,21 @@ class Run:
         Raises:
             CheckpointError: If there is none, or it is damaged.
         """
-        entry = self.best_entry()
-        if entry is None:
-            unlisted = self.checkpoints / BEST  # without a manifest, the file's own checksums decide when it is read
-            return unlisted if not self.entries() and unlisted.is_file() else self.last()
-        for path in (self.checkpoints / BEST, self.checkpoints / entry.file):
-            if _matches(path, entry.sha256):
-                return path
-            _say(f"{path} is missing or damaged")
+        best, entries = self.checkpoints / BEST, self.entries()
+        if not entries and best.is_file():
+            return best  # without a manifest, the file's own checksums decide when it is read
+        ranked = by_rank(entries)
+        if not ranked:
+            return self.last()
+        if best.exists() and not any(_matches(best, entry.sha256) for entry in ranked):
+            _say(f"{best} is damaged")
+            ranked = ranked[:1]  # only its twin may take its place: the next best is another result
+        for entry in ranked:
+            for path in (best, self.checkpoints / entry.file):
+                if _matches(path, entry.sha256):
+                    return path
+            if (self.checkpoints / entry.file).exists():
+                break  # damaged; where it does not exist, it was announced to the manifest and never came
         raise CheckpointError(f"{self.name}: the best checkpoint is gone, both copies; pass another with --ckpt_path")
 
     def last(self) -> Path:
@@ -179,6 +187,22 @@ def check_writable(run: Run) -> None:
                 pass
         except OSError as error:
             raise StorageError(f"cannot write into {folder}: {error.strerror}") from error
+
+
+def lock(run: Run) -> FileLock:
+    """Keep other processes from training in a run's folders until the lock is released or this process ends.
+
+    Raises:
+        ConfigError: If another process trains there.
+    """
+    guard = FileLock(run.checkpoints / ".lock", timeout=0)
+    try:
+        guard.acquire()
+    except Timeout:
+        raise ConfigError(f"{run.name} is being trained by another process; wait for it, or start a new run") from None
+    for part in run.checkpoints.glob(".*.part"):  # left by a process that was killed while it saved
+        part.unlink()
+    return guard
 
 
 def newest(root: Path) -> Run | None:
@@ -266,15 +290,15 @@ def read_manifest(folder: Path) -> list[Entry]:
         return [Entry(**entry) for entry in listed]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         _say(f"{folder / MANIFEST} cannot be read ({error}); going by each file's own checksums")
         return []
 
 
-def best_of(entries: list[Entry]) -> Entry | None:
-    """Return the entry with the highest `val_acc`, of equals the lower `val_loss`, of equals the first."""
-    validated = (entry for entry in entries if "val_acc" in entry.metrics)
-    return min(validated, key=lambda entry: (-entry.metrics["val_acc"], entry.metrics["val_loss"]), default=None)
+def by_rank(entries: list[Entry]) -> list[Entry]:
+    """Return the validated entries: highest `val_acc` first, of equals the lower `val_loss`, of equals the older."""
+    validated = [entry for entry in entries if "val_acc" in entry.metrics]
+    return sorted(validated, key=lambda entry: (-entry.metrics["val_acc"], entry.metrics["val_loss"]))
 
 
 def manifest_text(entries: list[Entry]) -> str:

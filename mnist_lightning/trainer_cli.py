@@ -10,22 +10,29 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, set_parsing_settings
+import yaml
+from filelock import FileLock
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from torch.utils import deterministic
 
 from mnist_lightning import runs
+from mnist_lightning.config_guard import check_sizes, guard_configs
 from mnist_lightning.data.mnist import MNISTDataModule
 from mnist_lightning.errors import CheckpointError, ConfigError
-from mnist_lightning.option_parser import OptionParser
+from mnist_lightning.option_parser import OptionParser, config_files
 from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunReport, ScoreReport
-from mnist_lightning.training.checkpoint import DurableCheckpointIO, EpochCheckpoint, replace_file
+from mnist_lightning.training.checkpoint import DurableCheckpointIO, RunCheckpoint, replace_file
 from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.tensorboard import RunLogger
 from mnist_lightning.training.trainer import AutoTrainer
 
 CONFIG = "config.yaml"
+
+# What decides which images an epoch serves, and in which order.
+ORDER_OF_IMAGES = ("seed_everything", "data.batch_size", "data.val_size", "data.split_seed", "data.data_dir")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -58,7 +65,8 @@ class TrainerCLI(LightningCLI):
         self.checkpoint: dict[str, Any] = {}  # its content
         self.run: runs.Run | None = None  # the run that is trained or scored
         self.made_run = False
-        set_parsing_settings(config_read_mode_fsspec_enabled=False)  # Lightning's import switched it on
+        self.lock: FileLock | None = None
+        guard_configs()
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
         try:
@@ -84,6 +92,9 @@ class TrainerCLI(LightningCLI):
         except BaseException:
             self._discard_empty_run()
             raise
+        finally:
+            if self.lock:
+                self.lock.release()
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -115,7 +126,7 @@ class TrainerCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that can be tuned by name."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(EpochCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -123,6 +134,7 @@ class TrainerCLI(LightningCLI):
         """Parse the command line; a command on a run starts from the config that the run saved."""
         assert isinstance(args, list)
         OptionParser.command_line = args
+        check_sizes(config_files(args))
         config = parser.parse_args(args)
         command = config.subcommand
         options = config[command]
@@ -141,6 +153,7 @@ class TrainerCLI(LightningCLI):
         if command == "fit" and reference and self.located and reference.split("/")[-1] == "last":
             self.run = self.located.run
             self._exit_if_finished()
+            self._tell_changes(parser)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the run's folders and a Trainer that writes into them."""
@@ -161,10 +174,11 @@ class TrainerCLI(LightningCLI):
             if self.run is None:
                 self.run, self.made_run = runs.create(root), True
             runs.check_writable(self.run)
+            self.lock = runs.lock(self.run)
             options.checkpoint.dirpath = str(self.run.checkpoints)
             self.save_config_callback = SaveConfig
             self.save_config_kwargs = {"folder": self.run.logs}
-            extra.append(RunReport(self.run))
+            extra += [RunReport(self.run), DivergenceGuard()]
         if options.trainer.logger in (None, True):
             kwargs["logger"] = self._logger()
         if options.trainer.enable_progress_bar in (None, True):
@@ -228,9 +242,38 @@ class TrainerCLI(LightningCLI):
         print(f"{self.run.name} has finished: {reason}")
         sys.exit(0)
 
+    def _tell_changes(self, parser: OptionParser) -> None:
+        """Name each option that differs from those the run had so far; each is obeyed, or refused in mid-epoch."""
+        assert self.run
+        if not (self.run.logs / CONFIG).is_file():
+            return
+        before = flatten(yaml.safe_load((self.run.logs / CONFIG).read_text()))
+        after = flatten(yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"])
+        for name in sorted(before.keys() | after.keys()):
+            old, new = before.get(name), after.get(name)
+            if old == new or name == "ckpt_path":
+                continue
+            if name in ORDER_OF_IMAGES and not self.checkpoint.get("metrics", {}).get("train_loss"):
+                raise ConfigError(
+                    f"{name} was {old} and cannot become {new} within an epoch: it decides what comes next"
+                )
+            print(f"{name}: {old} so far, {new} from here on")
+
     def _discard_empty_run(self) -> None:
         """Remove the folders of a run that failed before its first step, so that it is nobody's newest run."""
         trainer = getattr(self, "trainer", None)
         if self.made_run and self.run and not (trainer and trainer.global_step):
             shutil.rmtree(self.run.logs, ignore_errors=True)
             shutil.rmtree(self.run.checkpoints, ignore_errors=True)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a nested dictionary's leaves by their dotted names.
+
+    >>> flatten({"model": {"lr": 0.1}, "seed": 0})
+    {'model.lr': 0.1, 'seed': 0}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves

@@ -45,7 +45,7 @@ def test_fit_then_test_learns_the_small_data_and_counts_every_image(
 
 def test_a_run_has_one_number_and_the_files_of_the_design(fit: Command, tmp_path: Path) -> None:
     fit("--trainer.max_epochs", "2")
-    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints" / "version_0").iterdir())
+    checkpoints = sorted(path.name for path in (tmp_path / "checkpoints" / "version_0").glob("[!.]*"))
     assert checkpoints[0] == "best.ckpt"
     assert [name[:18] for name in checkpoints[1:3]] == ["epoch=00-val_loss=", "epoch=01-val_loss="]
     assert checkpoints[3:] == ["last.ckpt", "manifest.json"]
@@ -107,7 +107,7 @@ def test_training_on_every_image_has_no_best_and_scores_the_last(
 ) -> None:
     outcome = fit("--data.val_size", "0", "--trainer.max_epochs", "2")
     assert outcome.code == 0, outcome.err
-    names = {path.name for path in (tmp_path / "checkpoints" / "version_0").iterdir()}
+    names = {path.name for path in (tmp_path / "checkpoints" / "version_0").glob("[!.]*")}
     assert names == {"epoch=00.ckpt", "epoch=01.ckpt", "last.ckpt", "manifest.json"}
     assert command("test").code == 0
     result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())

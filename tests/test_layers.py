@@ -16,8 +16,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "runs": set(),
     "training": {"models", "data", "runs"},
+    "config_guard": set(),
     "option_parser": set(),
-    "trainer_cli": {"models", "data", "runs", "training", "option_parser"},
+    "trainer_cli": {"models", "data", "runs", "training", "option_parser", "config_guard"},
     "cli": {"trainer_cli"},
     "__main__": {"cli"},
     "__init__": {"models", "data", "training"},  # the public names, on first use

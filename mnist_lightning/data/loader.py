@@ -88,7 +88,9 @@ class BatchLoader:
     def _share(self, *, shuffled: bool = False) -> Tensor:
         indices, count = self.indices, len(self.indices)
         if self.shuffle_seed is None:
-            return indices[self.rank :: self.world_size]
+            # Whole batches, so that each is computed as a single process would compute it.
+            starts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
+            return torch.cat([indices[:0], *(indices[start : start + self.batch_size] for start in starts)])
         if shuffled:
             permutation = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(count)
             indices = indices[torch.from_numpy(permutation)]

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mnist_lightning.runs import Run
 from mnist_lightning.training.checkpoint import replace_file
 from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.tally import Score
 from mnist_lightning.training.tensorboard import RunLogger
 
@@ -82,6 +83,7 @@ class RunReport(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Name the network, the device, the data and the run."""
+        self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         batches = trainer.num_training_batches
         pl_module.print(
@@ -91,8 +93,9 @@ class RunReport(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line of the epoch before."""
-        self._print_epoch(pl_module)
-        self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
+        if self._epoch != trainer.current_epoch:
+            self._print_epoch(pl_module)
+            self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last epoch's line and the summary, and file hyper-parameters with the scores reached."""
@@ -114,7 +117,8 @@ class RunReport(Callback):
             if isinstance(logger, RunLogger):
                 datamodule = getattr(trainer, "datamodule", None)
                 parameters = {**getattr(datamodule, "hparams", {}), **pl_module.hparams}
-                logger.log_hyperparams(parameters, {f"hp/{name}": value for name, value in metrics.items()})
+                numbers = {name: value for name, value in parameters.items() if isinstance(value, int | float)}
+                logger.log_hyperparams(numbers, {f"hp/{name}": value for name, value in metrics.items()})
 
     @rank_zero_only
     def _print_epoch(self, pl_module: LightningModule) -> None:
@@ -212,13 +216,3 @@ def show(name: str, value: float) -> str:
     if name.endswith("_acc"):
         return f"{100 * value:.2f} %"
     return f"{value:g}" if name == "lr" else f"{value:.4f}"
-
-
-def device_name(device: torch.device) -> str:
-    """Return a device in words, such as `cpu (AMD EPYC, 2 threads)`."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    if device.type == "cpu":
-        name = torch.cpu.get_capabilities().get("cpu_name", "unknown processor")
-        return f"cpu ({name}, {torch.get_num_threads()} threads)"
-    return str(device)

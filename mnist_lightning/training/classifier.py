@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.cnn import SimpleCNN
+from mnist_lightning.training.environment import environment
 from mnist_lightning.training.tally import Score, Tally
 
 TALLY_STATES = ("loss_sum", "correct", "total")
@@ -63,6 +64,7 @@ class Classifier(LightningModule):
         self._val_loss: float | None = None  # what the plateau schedule has not looked at yet
         self.metrics: dict[str, float] = {}  # of the weights as they were after step `_measured_at`
         self._measured_at = -1
+        self._logged: list[dict[str, float]] = []  # the points of an unfinished epoch
         self._restored: dict[str, Any] = {}  # what a checkpoint holds of this module, until training starts
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,6 +85,7 @@ class Classifier(LightningModule):
         lr = self._current_lr()
         self._report("train", self.train_tally.score(), lr=lr)
         self.train_tally.reset()
+        self._logged.clear()
         if self._val_loss is not None:
             self.plateau.step(self._val_loss)
             self._val_loss = None
@@ -128,6 +131,8 @@ class Classifier(LightningModule):
         checkpoint["classifier"] = {
             "plateau": self.plateau.state_dict(),
             "val_loss": self._val_loss,
+            "logged": list(self._logged),
+            "environment": environment(self.device, str(self.trainer.precision)),
             "train_tally": {name: getattr(tally, name) for name in TALLY_STATES},
         }
 
@@ -144,10 +149,18 @@ class Classifier(LightningModule):
             self.plateau.load_state_dict(restored["plateau"])
             self.plateau.factor, self.plateau.patience = self.plateau_factor, self.plateau_patience
             self._val_loss = restored["val_loss"]
+            for metrics in restored["logged"]:  # the logger dropped every point of the epoch that goes on
+                self._log(metrics)
+                self._logged.append(metrics)
             for name, value in restored["train_tally"].items():
                 setattr(self.train_tally, name, value.to(self.device))
+            now = environment(self.device, str(self.trainer.precision))
+            for name, then in restored["environment"].items():
+                if then != now[name]:
+                    self.print(
+                        f"{name}: {then} when saved, {now[name]} now: the bits may differ from an unbroken run's"
+                    )
         if self.lr != restored["lr"]:
-            self.print(f"model.lr: {restored['lr']:g} in the checkpoint, {self.lr:g} from here on")
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = self.lr
 
@@ -161,12 +174,16 @@ class Classifier(LightningModule):
     def _current_lr(self) -> float:
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
 
+    def _log(self, metrics: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=self.current_epoch)
+
     def _report(self, split: str, score: Score, **others: float) -> None:
         self.score = score
         metrics = {f"{split}_loss": score.loss, f"{split}_acc": score.accuracy, **others}
         self.log_dict(metrics, logger=False)  # for the callbacks that watch a metric by name
         # Written here and not by Lightning, which would do it only after the checkpoint of this epoch is on disk.
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=self.current_epoch)
+        self._log(metrics)
+        self._logged.append(metrics)
         self.metrics = (self.metrics if self._measured_at == self.global_step else {}) | metrics
         self._measured_at = self.global_step

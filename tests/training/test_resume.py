@@ -34,7 +34,8 @@ def assert_same(left: Any, right: Any, where: str = "") -> None:
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS}
+    written = events.Tags()["scalars"]
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS if tag in written}
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
@@ -82,7 +83,7 @@ def test_another_learning_rate_is_obeyed_when_resuming(fit: Command, command: Co
     fit("--trainer.max_epochs", "1")
     outcome = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "2", "--model.lr", "0.0003")
     assert outcome.code == 0
-    assert "model.lr: 0.001 in the checkpoint, 0.0003 from here on" in outcome.out
+    assert "model.lr: 0.001 so far, 0.0003 from here on" in outcome.out
     checkpoint = content(tmp_path / "checkpoints" / "version_0")
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0003
 

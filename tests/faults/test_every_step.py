@@ -1,0 +1,79 @@
+"""A run stopped after any step and resumed ends with the bits of the unbroken run."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from mnist_lightning import Classifier
+from mnist_lightning.data.loader import Batch
+from tests.conftest import Command
+from tests.training.test_resume import assert_same, content, scalars
+
+EPOCHS, BATCHES = 3, 8  # 240 images in batches of 32, the last one short
+
+SCENARIOS: dict[str, tuple[str, ...]] = {
+    # Dropout always; the schedule cuts after every epoch that is not better.
+    "plateau": ("--model.lr", "0.02", "--model.plateau_patience", "0"),
+    "accumulation": ("--trainer.accumulate_grad_batches", "3"),
+    "two validations an epoch": ("--trainer.val_check_interval", "0.5"),
+    # No loss improves by 100: it stops in the last of the three epochs.
+    "early stopping": ("--early_stopping.min_delta", "100", "--early_stopping.patience", "2"),
+    "no validation": ("--data.val_size", "0"),
+}
+
+
+def stop_at(batch: int, patch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM to this process while it computes the batch, counted from the start of training."""
+    original, seen = Classifier.training_step, iter(range(10**6))
+
+    def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:
+        if next(seen) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, images_and_labels, batch_idx)
+
+    patch.setattr(Classifier, "training_step", training_step)
+
+
+def check(fit: Command, command: Command, root: Path, options: Sequence[str], stops: Sequence[int]) -> None:
+    options = ("--trainer.max_epochs", str(EPOCHS), *options)
+    assert fit(*options).code == 0
+    unbroken = content(root / "checkpoints" / "version_0")
+    for version, batch in enumerate(stops, start=1):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_at(batch, patch)
+            stopped = fit(*options)
+        assert stopped.code == 143, f"stopped at batch {batch}: {stopped}"
+        resumed = command("fit", "--ckpt_path", "last")
+        assert resumed.code == 0, f"stopped at batch {batch}: {resumed}"
+        folder = root / "checkpoints" / f"version_{version}"
+        again = content(folder)
+        for part in ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step"):
+            assert_same(again[part], unbroken[part], f"stopped at batch {batch}: {part}")
+        for key, state in unbroken["callbacks"].items():
+            for name in state.keys() & {"wait_count", "best_score", "stopped_epoch", "best_model_score"}:
+                assert_same(again["callbacks"][key][name], state[name], f"stopped at batch {batch}: {key} {name}")
+        logs = root / "lightning_logs"
+        assert scalars(logs / f"version_{version}") == scalars(logs / "version_0"), f"stopped at batch {batch}"
+        assert {path.name for path in folder.iterdir()} == {
+            path.name for path in (root / "checkpoints" / "version_0").iterdir()
+        }
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_stopped_within_an_epoch_ends_as_if_unbroken(
+    fit: Command, command: Command, tmp_path: Path, scenario: str
+) -> None:
+    check(fit, command, tmp_path, SCENARIOS[scenario], stops=[BATCHES + 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_stopped_at_any_step_ends_as_if_unbroken(
+    fit: Command, command: Command, tmp_path: Path, scenario: str
+) -> None:
+    # In the last epoch's last step the run is complete when the signal is honoured: it has nothing to resume.
+    check(fit, command, tmp_path, SCENARIOS[scenario], stops=range(EPOCHS * BATCHES - 1))

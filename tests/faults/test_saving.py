@@ -1,0 +1,225 @@
+"""Kill the process, fill the disk, or take away the folder while a checkpoint is being saved: a good one remains."""
+
+import errno
+import itertools
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_lightning import runs
+from mnist_lightning.errors import StorageError
+from mnist_lightning.training.checkpoint import DurableCheckpointIO
+
+# What the operating system is asked for while saving; Python tells an audit hook before each.
+SYSTEM_CALLS = ("open", "tempfile.mkstemp", "os.rename", "os.remove", "os.mkdir")
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process to kill it")
+
+
+def save(run: runs.Run, epoch: int, size: int = 1000) -> None:
+    weights = {"network.fc1.weight": torch.full((size,), float(epoch))}
+    metrics = {"val_acc": 0.9 + epoch / 1000, "val_loss": 0.1}  # each is better, so that best.ckpt is replaced too
+    DurableCheckpointIO().save_checkpoint(
+        {"state_dict": weights, "epoch": epoch, "global_step": epoch + 1, "metrics": metrics},
+        run.checkpoints / f"epoch={epoch:02d}.ckpt",
+    )
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch of a checkpoint that verifies and whose weights are those of that epoch."""
+    checkpoint = runs.read_checkpoint(path)
+    epoch: int = checkpoint["epoch"]
+    assert checkpoint["state_dict"]["network.fc1.weight"].eq(epoch).all()
+    return epoch
+
+
+def in_a_child(work: Callable[[], None]) -> tuple[int, int]:
+    """Start a process that works; return its id and a pipe's end that closes when it ends."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        try:
+            torch.set_num_threads(1)
+            work()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    return child, reader
+
+
+def on_call(number: int, action: Callable[[str], None]) -> Callable[[], int]:
+    """From now on, in this process, do something at the number-th request to the system; tell how many there were."""
+    seen = 0
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event in SYSTEM_CALLS:
+            seen += 1
+            if seen == number:
+                action(event)
+
+    sys.addaudithook(watch)
+    return lambda: seen
+
+
+def calls_of_a_save(run: runs.Run) -> int:
+    """How often saving one more checkpoint asks the system for something."""
+
+    def work() -> None:
+        count = on_call(-1, lambda _: None)
+        save(run, 1)
+        (run.root / "count").write_text(str(count()))
+
+    child, pipe = in_a_child(work)
+    os.waitpid(child, 0)
+    os.close(pipe)
+    return int((run.root / "count").read_text())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> runs.Run:
+    run = runs.create(tmp_path)
+    save(run, 0)
+    return run
+
+
+def test_a_kill_at_each_request_to_the_system_leaves_a_good_checkpoint(run: runs.Run, tmp_path: Path) -> None:
+    total = calls_of_a_save(runs.Run(tmp_path, 0))
+    assert total >= 12  # four files, each made, read back and renamed
+    for number in range(1, total + 1):
+        shutil.rmtree(run.checkpoints)
+        save(run, 0)
+
+        def work(number: int = number) -> None:
+            on_call(number, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+            save(run, 1)
+
+        child, pipe = in_a_child(work)
+        assert os.WIFSIGNALED(os.waitpid(child, 0)[1]) or number > total - 1
+        os.close(pipe)
+        assert epoch_of(run.last()) in (0, 1)
+        assert epoch_of(run.best()) in (0, 1)
+        save(run, 2)  # and saving goes on
+        assert epoch_of(run.last()) == epoch_of(run.best()) == 2
+
+
+def random_kills(run: runs.Run, kills: int, size: int) -> None:
+    """Kill a process that saves without end, at random moments."""
+    random.seed(0)
+    saved = 0
+    for _ in range(kills):
+
+        def work(first: int = saved + 1) -> None:
+            for epoch in range(first, first + 1000):
+                save(run, epoch, size)
+
+        child, pipe = in_a_child(work)
+        time.sleep(random.uniform(0.001, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(pipe)
+        newest = epoch_of(run.last())
+        assert newest >= saved, "a newer checkpoint was there before"
+        assert epoch_of(run.best()) >= newest - 1
+        saved = newest
+        for part in run.checkpoints.glob(".*.part"):
+            part.unlink()
+        for old in sorted(run.checkpoints.glob("epoch=*.ckpt"))[:-3]:
+            old.unlink()
+    assert saved > 0, "no save ever finished: the kills came too early to show anything"
+
+
+def test_random_kills_while_saving_lose_nothing(run: runs.Run) -> None:
+    random_kills(run, 50, size=100_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("same_file_system", [True, False])
+def test_a_thousand_random_kills_while_saving_lose_nothing(
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch, same_file_system: bool
+) -> None:
+    if not same_file_system:
+        memory = Path("/dev/shm")
+        if not memory.is_dir() or memory.stat().st_dev == run.checkpoints.stat().st_dev:
+            pytest.skip("no other file system to put TMPDIR on")
+        monkeypatch.setenv("TMPDIR", str(memory))
+    random_kills(run, int(os.environ.get("FAULT_TRIALS", "200")), size=400_000)
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS])
+def test_a_request_that_the_system_refuses_fails_loudly_and_costs_no_checkpoint(run: runs.Run, fault: int) -> None:
+    def fail(event: str) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    for number in range(1, calls_of_a_save(runs.Run(run.root, 0)) + 1):
+        shutil.rmtree(run.checkpoints)
+        save(run, 0)
+
+        def work(number: int = number) -> None:
+            on_call(number, fail)
+            try:
+                save(run, 1)
+            except StorageError as error:
+                os._exit(5 if str(run.checkpoints) in str(error) else 1)
+
+        child, pipe = in_a_child(work)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(pipe)
+        newest, best = epoch_of(run.last()), epoch_of(run.best())
+        assert code in (0, 5)
+        assert newest in (0, 1)
+        assert best in (0, 1)
+        if code == 0:  # only tidying up failed
+            assert newest == best == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 96 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_real_full_disk_fails_loudly_and_costs_no_checkpoint(small_disk: Path) -> None:
+    run = runs.create(small_disk)
+    saved = 0
+    save(run, saved)
+    with pytest.raises(StorageError, match="No space left on device"):  # noqa: PT012  # which save fails is not known
+        for saved in itertools.count(1):
+            save(run, saved)
+    saved -= 1
+    assert saved >= 1
+    assert epoch_of(run.last()) in (saved, saved + 1)
+    assert epoch_of(run.best()) in (saved, saved + 1)
+    assert not list(run.checkpoints.glob(".*.part"))
+
+
+def reserve_and_save(root: Path) -> int:
+    run = runs.create(root)
+    save(run, 0)
+    return run.version
+
+
+def test_eight_processes_save_into_runs_of_their_own(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        versions = pool.map(reserve_and_save, [tmp_path] * 16)
+    assert sorted(versions) == list(range(16))
+    assert all(epoch_of(runs.Run(tmp_path, version).last()) == 0 for version in versions)

@@ -1,0 +1,189 @@
+"""Real processes, real signals: the exit code tells the truth and nothing that was trained is lost."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command
+from tests.training.test_resume import assert_same, content, scalars
+
+STEPS_PER_EPOCH, EPOCHS = 8, 4
+
+
+class Commands:
+    """Runs commands in processes of their own, forked from one that has imported everything already."""
+
+    # The child is forked before torch has started a thread, so it is as good as a new process.
+    SERVER = """
+import os, sys
+import mnist_lightning.trainer_cli
+from mnist_lightning.cli import main
+for line in sys.stdin:
+    *args, folder = line.rstrip("\\n").split("\\t")
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        handle = os.open("out.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1), os.dup2(handle, 2)
+        sys.argv = ["mnist-lightning", *args]
+        try:
+            main(args)
+        except SystemExit as stop:
+            sys.stdout.flush()
+            os._exit(stop.code if isinstance(stop.code, int) else 1)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+    def __init__(self) -> None:
+        self.folder = Path()  # where they run
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", self.SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def out(self) -> Path:
+        """What the commands printed."""
+        return self.folder / "out.txt"
+
+    def start(self, *args: str) -> int:
+        """Start a command; return its process id."""
+        assert self.server.stdin
+        assert self.server.stdout
+        self.server.stdin.write("\t".join([*args, str(self.folder)]) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def wait(self) -> int:
+        """Wait for the command's end; return its exit code, negative for a signal that killed it."""
+        assert self.server.stdout
+        return int(self.server.stdout.readline())
+
+    def run(self, *args: str) -> int:
+        """Run a command to its end."""
+        self.start(*args)
+        return self.wait()
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until a file exists."""
+        for _ in range(600):
+            if path.exists():
+                return
+            time.sleep(0.02)
+        pytest.fail(f"{path} never came: {self.out.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Commands]:
+    commands = Commands()
+    with commands.server:  # closes its pipes, which ends it
+        yield commands
+
+
+@pytest.fixture
+def commands(server: Commands, tmp_path: Path) -> Commands:
+    server.folder = tmp_path
+    return server
+
+
+def options(digits_dir: Path) -> list[str]:
+    return [
+        "fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32",
+        "--trainer.max_epochs", str(EPOCHS), "--checkpoint.every_n_steps", "3",
+    ]  # fmt: skip
+
+
+def assert_runs_equal(left: Path, right: Path) -> None:
+    for part in ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step"):
+        assert_same(content(left)[part], content(right)[part], part)
+    assert scalars(left.parents[1] / "lightning_logs" / left.name) == scalars(
+        right.parents[1] / "lightning_logs" / right.name
+    )
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_saves_exits_with_its_code_and_the_run_goes_on_exactly(
+    commands: Commands, tmp_path: Path, digits_dir: Path, name: str
+) -> None:
+    number = signal.Signals[name]
+    first = tmp_path / "checkpoints" / "version_0"
+    child = commands.start(*options(digits_dir), "--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
+    commands.wait_for(first / "last.ckpt")
+    os.kill(child, number)
+    assert commands.wait() == 128 + number
+    assert f"{name}: saved after step" in commands.out.read_text()
+    stopped_after = content(first)["global_step"]
+    epochs = str(stopped_after // STEPS_PER_EPOCH + 2)
+    assert commands.run("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs) == 0
+    assert commands.run(
+        *options(digits_dir), "--trainer.max_epochs", epochs, "--early_stopping.enabled", "false"
+    ) == 0  # fmt: skip
+    assert_runs_equal(first, tmp_path / "checkpoints" / "version_1")
+
+
+def test_a_second_signal_ends_at_once(commands: Commands, tmp_path: Path, digits_dir: Path) -> None:
+    child = commands.start(*options(digits_dir), "--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
+    commands.wait_for(tmp_path / "checkpoints" / "version_0" / "last.ckpt")
+    os.kill(child, signal.SIGSTOP)  # both are there before it can finish the step
+    os.kill(child, signal.SIGTERM)
+    os.kill(child, signal.SIGINT)
+    os.kill(child, signal.SIGCONT)
+    assert commands.wait() in (-signal.SIGTERM, -signal.SIGINT)
+
+
+def test_a_second_fit_in_the_same_run_is_refused(
+    commands: Commands, command: Command, tmp_path: Path, digits_dir: Path
+) -> None:
+    child = commands.start(*options(digits_dir), "--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
+    commands.wait_for(tmp_path / "checkpoints" / "version_0" / "last.ckpt")
+    second = command("fit", "--ckpt_path", "last")
+    assert second.code == 2
+    assert "version_0 is being trained by another process" in second.err
+    os.kill(child, signal.SIGKILL)
+    assert commands.wait() == -signal.SIGKILL
+    # The lock of a killed process is no lock.
+    epochs = str(content(tmp_path / "checkpoints" / "version_0")["global_step"] // STEPS_PER_EPOCH + 2)
+    assert commands.run("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs) == 0
+
+
+def train_under_fire(commands: Commands, digits_dir: Path, root: Path, kills: int, rng: random.Random) -> int:
+    """Train to the end through SIGKILLs at random moments; return how many there were."""
+    fired, fresh = 0, True
+    while True:
+        child = commands.start(*(options(digits_dir) if fresh else ["fit", "--ckpt_path", "last"]))
+        delay_s = rng.uniform(0.3, 1.6)
+        if fired < kills:
+            time.sleep(delay_s)
+            os.kill(child, signal.SIGKILL)
+        code = commands.wait()
+        if code == 0:
+            return fired
+        assert code == -signal.SIGKILL, commands.out.read_text()
+        fired += 1
+        newest = max((root / "checkpoints").glob("version_*"), default=None, key=lambda path: int(path.name[8:]))
+        fresh = newest is None or not (newest / "manifest.json").exists()
+
+
+def under_fire(commands: Commands, digits_dir: Path, root: Path, kills: int) -> None:
+    rng = random.Random(0)
+    assert commands.run(*options(digits_dir)) == 0
+    fired, trial = 0, 0
+    while fired < kills:
+        trial += 1
+        fired += train_under_fire(commands, digits_dir, root, kills=rng.randint(1, 6), rng=rng)
+        newest = max((root / "checkpoints").glob("version_*"), key=lambda path: int(path.name[8:]))
+        assert_runs_equal(newest, root / "checkpoints" / "version_0")
+        assert not list(newest.glob(".*.part")), "what a kill left behind is cleared away"
+    print(f"{fired} kills in {trial} runs, 0 differences")
+
+
+@pytest.mark.slow
+def test_random_kills_of_real_runs_change_no_bit(commands: Commands, tmp_path: Path, digits_dir: Path) -> None:
+    under_fire(commands, digits_dir, tmp_path, kills=int(os.environ.get("FAULT_TRIALS", "50")))

@@ -51,7 +51,7 @@ def _load(text: str) -> Any:
         raise ConfigError(f"a config has at most {MAX_CONFIG_BYTES:,} characters, this one has {len(text):,}")
     if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
         raise ConfigError("a config may not use YAML aliases (*name): write the value out")
-    if "\n" in text:
+    if "\n" in text or "{" in text:
         _refuse_repeated_keys(yaml.compose(text))
     return _read_yaml(text)
 

@@ -40,6 +40,9 @@ LOAD_ERRORS = (
     TypeError,
     ValueError,
     AttributeError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
     struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -232,7 +235,7 @@ def locate(reference: str, root: Path) -> Located:
     if "://" in reference or reference.split(":")[0] == "registry":
         raise CheckpointError(f"{reference}: only local checkpoint files are read; download it first")
     path = Path(reference)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike path.is_file(), also where the name is too long
         raise CheckpointError(f"{reference}: no such checkpoint file; best, last and version_3/best are understood too")
     return Located(path, _run_of(path))
 
@@ -245,14 +248,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     _verify(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
         raise CheckpointError(f"{path} is damaged or holds more than plain values and tensors") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict")
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict of tensors")
     if not checkpoint.get("global_step"):
         raise CheckpointError(f"{path} holds untrained weights (no optimizer step was taken)")
-    return checkpoint
+    return dict(checkpoint)
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
@@ -266,11 +272,7 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
     Raises:
         CheckpointError: If a tensor is missing, left over, of another shape, or not finite.
     """
-    found = {
-        key.removeprefix(NETWORK_PREFIX): value
-        for key, value in checkpoint["state_dict"].items()
-        if key.startswith(NETWORK_PREFIX)
-    }
+    found = {key.removeprefix(NETWORK_PREFIX): value for key, value in checkpoint["state_dict"].items()}
     for key in sorted(expected.keys() | found.keys()):
         if key not in found or key not in expected:
             where = "is missing in it" if key not in found else "is unknown here"
@@ -330,7 +332,7 @@ def _verify(path: Path) -> None:
                 raise CheckpointError(f"{path} is compressed, which torch.save never does; refused")
             # torch.load does not compare these checksums itself.
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({error})") from error
     if broken:
         raise CheckpointError(f"{path} is damaged: checksum of {broken}")
@@ -344,7 +346,7 @@ def _run_of(path: Path) -> Run | None:
 
 def _matches(path: Path, digest: str) -> bool:
     try:
-        return sha256(path) == digest
+        return path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES and sha256(path) == digest
     except OSError:
         return False
 

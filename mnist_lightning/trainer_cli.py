@@ -207,11 +207,12 @@ class TrainerCLI(LightningCLI):
 
     def _hyper_parameters(self) -> dict[str, Any]:
         assert self.located
-        hparams = self.checkpoint.get("hyper_parameters")
+        hparams: Any = self.checkpoint.get("hyper_parameters")
         known = signature(Classifier).parameters.keys()
-        if not isinstance(hparams, dict) or not hparams.keys() <= known:
-            raise CheckpointError(f"{self.located.path} was not saved by this project's Classifier")
-        return hparams
+        named = isinstance(hparams, dict) and hparams.keys() <= known
+        if named and all(isinstance(value, int | float | str) for value in hparams.values()):
+            return dict(hparams)
+        raise CheckpointError(f"{self.located.path} was not saved by this project's Classifier")
 
     def _saved_options(self, hparams: dict[str, Any]) -> list[str]:
         assert self.located
@@ -219,7 +220,7 @@ class TrainerCLI(LightningCLI):
         if saved and saved.is_file():
             return ["--config", str(saved)]
         options = [f"--model.{name}={value}" for name, value in hparams.items() if name != "seed"]
-        return [*options, f"--seed_everything={hparams['seed']}"]
+        return [*options, f"--seed_everything={hparams.get('seed', 0)}"]
 
     def _epochs_done(self) -> int:
         if not self.checkpoint:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 # Lightning 2.6 makes calls that jsonargparse 4.53 deprecates (four texts); they go when Lightning 2.7 is the floor.
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
+# The small data gives a thread nothing to do but wait for the others; on a busy machine that wait is long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from mnist_lightning.cli import main
 from mnist_lightning.data import idx

@@ -1,3 +1,4 @@
+import errno
 import json
 import signal
 from pathlib import Path
@@ -67,6 +68,31 @@ def test_a_checkpoint_opens_without_this_projects_help(fit: Command, tmp_path: P
     assert classifier.hparams["lr"] == 0.002
 
 
+def test_scores_are_computed_in_float32_whatever_the_run_was(fit: Command, command: Command, tmp_path: Path) -> None:
+    fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.precision", "bf16-mixed")
+    assert command("test").code == 0
+    assert json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())["precision"] == "32-true"
+
+
+def test_the_last_epoch_is_saved_however_rarely_epochs_are(fit: Command, command: Command, tmp_path: Path) -> None:
+    fit("--trainer.max_epochs", "2", "--checkpoint.every_n_epochs", "3")
+    assert command("test").code == 0
+    assert torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(errno.ENOSPC, "No space left on device", "x"), 5), (OSError(errno.EPIPE, "x"), 1)]
+)
+def test_the_systems_errors_have_their_exit_code(
+    fit: Command, monkeypatch: pytest.MonkeyPatch, error: OSError, code: int
+) -> None:
+    def fail(self: Classifier) -> None:
+        raise error
+
+    monkeypatch.setattr(Classifier, "on_train_epoch_end", fail)
+    assert fit().code == code
+
+
 def test_the_saved_config_is_complete_and_repeats_the_run_bit_for_bit(
     fit: Command, command: Command, tmp_path: Path
 ) -> None:
@@ -131,6 +157,11 @@ def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
     [
         (["fit", "--trainer.max_epoch", "3"], "unknown option --trainer.max_epoch; did you mean --trainer.max_epochs?"),
         (["fit", "--model.lr", "-1"], "model.lr must be above 0, got -1.0; 0.001 is usual"),
+        (["fit", "--model.lr", "nan"], "model.lr must be float, got nan"),
+        (["fit", "--model.lr", "inf"], "model.lr must be float, got inf"),
+        (["fit", "--checkpoint.every_n_epochs", "0"], "checkpoint.every_n_epochs must be at least 1, got 0"),
+        (["fit", "--checkpoint.every_n_steps", "0"], "checkpoint.every_n_steps must be at least 1, got 0"),
+        (["fit", "--checkpoint.every_n_minutes", "0"], "checkpoint.every_n_minutes must be above 0, got 0.0"),
         (["fit", "--model.lr", "fast"], "model.lr must be float, got fast"),
         (["fit", "--model.fc_dropout", "1"], "model.fc_dropout must be in [0, 1), got 1.0"),
         (["fit", "--model.plateau_factor", "2"], "model.plateau_factor must be in (0, 1), got 2.0"),

@@ -189,6 +189,36 @@ def test_a_single_flipped_byte_is_found(run: runs.Run, tmp_path: Path, listed: b
         runs.read_checkpoint(path)
 
 
+def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.ckpt"
+    with path.open("wb") as file:
+        file.truncate(2**30 + 1)  # takes no room on the disk
+    with pytest.raises(CheckpointError, match="more than 1,073,741,824 are not read"):
+        runs.read_checkpoint(path)
+
+
+def test_bytes_are_flushed_to_disk_before_they_get_their_name(run: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    flush, replace = os.fsync, Path.replace
+
+    def record_flush(file: int) -> None:
+        calls.append("flush")
+        flush(file)
+
+    def record_replace(self: Path, target: Path) -> Path:
+        calls.append(target.name)
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", record_flush)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    save(run, 0, val_acc=0.9, val_loss=0.1)
+    files = ["manifest.json", "epoch=00.ckpt", "last.ckpt", "best.ckpt"]
+    assert [call for call in calls if call != "flush"] == files  # the manifest vouches for a file before it is there
+    for name in files:
+        assert "flush" in calls[: calls.index(name)]
+    assert calls.count("flush") == 8  # each file and, after each, its folder
+
+
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
 def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     buffer = io.BytesIO()

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from mnist_lightning.data import idx, sources
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.errors import ConfigError, DatasetError
 
 # Mean and standard deviation of the pixels of the 60,000 training images, scaled to [0, 1]; a test recomputes both.
 MEAN, STD = 0.1307, 0.3081
+
+IMAGE_SHAPE = (28, 28)
 
 # Fixed, so that what validate and test compute depends on nothing that a run can choose.
 EVAL_BATCH_SIZE = 500
@@ -126,4 +128,6 @@ class MNISTDataModule(LightningDataModule):
 
 def _read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
     images, labels = idx.read_split(folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte")
+    if images.shape[1:] != IMAGE_SHAPE:
+        raise DatasetError(f"{folder}: {prefix} images are {images.shape[1:]} pixels, the network takes {IMAGE_SHAPE}")
     return torch.from_numpy(images), torch.from_numpy(labels)

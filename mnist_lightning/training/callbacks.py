@@ -172,6 +172,7 @@ class ScoreReport(Callback):
                 "checkpoint": str(self.checkpoint),
                 "epoch": self.epoch,
                 "device": device_name(trainer.strategy.root_device),
+                "precision": trainer.precision,
                 "torch": torch.__version__,
             }
             replace_file(path, (json.dumps(result, indent=1) + "\n").encode())

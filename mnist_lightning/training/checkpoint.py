@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mnist_lightning import runs
-from mnist_lightning.errors import CheckpointError, DivergenceError, StorageError
+from mnist_lightning.errors import CheckpointError, ConfigError, DivergenceError, StorageError
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 STEP_FILES = "epoch=*-step=*.ckpt"
@@ -91,7 +91,8 @@ class RunCheckpoint(ModelCheckpoint):
     """Save at every epoch's end, in between on request, and before a signal ends the run.
 
     SIGINT, SIGTERM and SIGHUP let the step finish, save, and exit; a second one ends the process at once. A run
-    resumed from any of these checkpoints ends with the same bits as one that was never interrupted.
+    resumed from any of these checkpoints ends with the same bits as one that was never interrupted. An epoch is saved
+    after the schedule and the early stopper have looked, so that their states in the file are final.
 
     Args:
         every_n_epochs: Save after every n-th epoch, at least 1.
@@ -102,15 +103,14 @@ class RunCheckpoint(ModelCheckpoint):
     def __init__(
         self, every_n_epochs: int = 1, every_n_steps: int | None = None, every_n_minutes: float | None = None
     ) -> None:
+        if every_n_epochs < 1:
+            raise ConfigError(f"checkpoint.every_n_epochs must be at least 1, got {every_n_epochs}")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ConfigError(f"checkpoint.every_n_steps must be at least 1, got {every_n_steps}")
+        if every_n_minutes is not None and not every_n_minutes > 0:
+            raise ConfigError(f"checkpoint.every_n_minutes must be above 0, got {every_n_minutes}")
         super().__init__(
-            filename="{epoch:02d}-{val_loss:.4f}",
-            monitor="val_acc",
-            mode="max",
-            save_top_k=-1,
-            every_n_epochs=every_n_epochs,
-            # After the schedule and the early stopper have looked, so that their states in the file are final.
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
+            monitor="val_acc", mode="max", save_top_k=-1, every_n_epochs=every_n_epochs, enable_version_counter=False
         )
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
@@ -125,10 +125,8 @@ class RunCheckpoint(ModelCheckpoint):
         return type(self).__qualname__
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals; without validation, name files by their epoch alone."""
+        """Listen to signals."""
         super().on_train_start(trainer, pl_module)
-        if not any(trainer.num_val_batches):
-            self.monitor, self.filename = None, "{epoch:02d}"
         self._seen_step, self._saved_at_s = trainer.global_step, time.monotonic()
         for name in SIGNALS:
             with contextlib.suppress(ValueError, AttributeError):  # not the main thread; no such signal here
@@ -154,13 +152,16 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_step(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch; files from within it are no longer needed."""
-        super().on_train_epoch_end(trainer, pl_module)
-        if self._last_global_step_saved == trainer.global_step:
+        """Save the epoch, the last one always; files from within it are no longer needed."""
+        validated = "val_loss" in getattr(pl_module, "metrics", {})  # in this epoch
+        self.filename = "{epoch:02d}-{val_loss:.4f}" if validated else "{epoch:02d}"
+        self.monitor = "val_acc" if "val_acc" in trainer.callback_metrics else None
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        ends |= 0 < trainer.max_steps <= trainer.global_step
+        if self._wanted or ends or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._remove_step_files(trainer, keep=0)
             self._wanted, self._saved_at_s = False, time.monotonic()
-        elif self._wanted:
-            self._save_step(trainer)
         self._end_if_signalled(trainer)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.data import mnist
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.data import idx, mnist
+from mnist_lightning.errors import ConfigError, DatasetError
 from tests.conftest import TEST_COUNT, TRAIN_COUNT
 
 
@@ -24,6 +24,38 @@ def test_mean_and_std_are_those_of_the_training_images(real: MNISTDataModule) ->
     pixels = real.train_file[0].numpy() / np.float32(255)
     assert round(float(pixels.mean(dtype=np.float64)), 4) == mnist.MEAN
     assert round(float(pixels.std(dtype=np.float64)), 4) == mnist.STD
+
+
+def test_the_loaders_normalise_to_mean_0_and_std_1(real: MNISTDataModule) -> None:
+    real.setup("validate")
+    loader = real.val_dataloader()
+    assert not isinstance(loader, list)
+    pixels = torch.cat([images.flatten() for images, _ in loader]).double()
+    # 5,000 images stand for 60,000: their mean and deviation differ by less than a hundredth.
+    assert abs(pixels.mean()) < 0.01
+    assert abs(pixels.std() - 1) < 0.01
+
+
+def test_training_images_are_shuffled_by_the_seed(digits_dir: Path) -> None:
+    def order(seed: int) -> list[int]:
+        data = MNISTDataModule(str(digits_dir), val_size=60, seed=seed)
+        data.setup("fit")
+        indices: list[int] = data.train_dataloader().order().tolist()
+        return indices
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1) != sorted(order(1))
+
+
+def test_pictures_of_another_size_are_refused(digits_dir: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for prefix in ("train", "t10k"):
+        idx.write(raw / f"{prefix}-images-idx3-ubyte", np.zeros((20, 14, 14), np.uint8))
+        idx.write(raw / f"{prefix}-labels-idx1-ubyte", np.zeros(20, np.uint8))
+    with pytest.raises(DatasetError, match=r"train images are \(14, 14\) pixels"):
+        MNISTDataModule(str(tmp_path), val_size=5).setup("fit")
 
 
 def test_mnist_is_cut_into_55000_5000_and_10000(real: MNISTDataModule) -> None:

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
+from mnist_lightning.training.tally import Score
+from mnist_lightning.training.trainer import native_precision
+from tests.conftest import Command
+from tests.training.test_resume import scalars
+
+
+def test_training_is_adam_on_cross_entropy_over_the_shuffled_batches(digits_dir: Path, tmp_path: Path) -> None:
+    data = MNISTDataModule(str(digits_dir), val_size=60, batch_size=32, seed=7)
+    seed_everything(7)
+    classifier = Classifier(conv_dropout=0, fc_dropout=0, seed=7)
+    network = SimpleCNN(0, 0)
+    network.load_state_dict(classifier.network.state_dict())
+    Trainer(
+        max_epochs=2, accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(classifier, data)  # fmt: skip
+
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    images, labels = data.train_file
+    for epoch in range(2):
+        order = data.train_indices[np.random.default_rng([7, epoch]).permutation(240)]
+        for start in range(0, 240, 32):
+            batch = order[start : start + 32]
+            pixels = (images[batch].float().div(255) - 0.1307) / 0.3081
+            optimizer.zero_grad()
+            loss = F.cross_entropy(network(pixels.unsqueeze(1)), labels[batch])
+            for parameter, gradient in zip(
+                network.parameters(), torch.autograd.grad(loss, tuple(network.parameters())), strict=True
+            ):
+                parameter.grad = gradient
+            optimizer.step()
+    # Another memory layout and the fused optimizer round differently; Adam's first steps are 1e-3 long.
+    for ours, theirs in zip(classifier.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
+
+
+def test_the_learning_rate_follows_torchs_own_plateau_schedule(
+    fit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+    def on_validation_epoch_end(self: Classifier) -> None:
+        self.val_tally.reset()
+        score = Score(loss=losses[self.current_epoch], correct=30, total=60)
+        self._report("val", score)
+        self._val_loss = score.loss
+
+    monkeypatch.setattr(Classifier, "on_validation_epoch_end", on_validation_epoch_end)
+    outcome = fit("--trainer.max_epochs", str(len(losses)), "--early_stopping.enabled", "false",
+                  "--trainer.limit_train_batches", "1")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.001)
+    schedule = ReduceLROnPlateau(optimizer, mode="min", factor=0.5, patience=2)
+    expected = []
+    for loss in losses:
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step(loss)
+    rates = [value for _, value in scalars(tmp_path / "lightning_logs" / "version_0")["Learning rate"]]
+    assert rates == pytest.approx(expected)
+    assert len(set(expected)) == 3, "the losses were chosen to bring two cuts"
+    assert outcome.out.count("no better val_loss, learning rate") == 2
+
+
+def test_dropout_masks_are_a_function_of_seed_and_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(seed: int, step: int) -> float:
+        monkeypatch.setattr(Classifier, "global_step", step)
+        images = torch.zeros(1, 1, 28, 28)
+        Classifier(seed=seed).on_train_batch_start((images, torch.zeros(1, dtype=torch.int64)), 0)
+        return torch.rand(()).item()
+
+    draws = {(seed, step): draw(seed, step) for seed in (0, 1) for step in (0, 1, 2)}
+    assert len(set(draws.values())) == 6
+    assert draw(1, 2) == draws[1, 2]
+
+
+def test_the_seed_of_the_command_line_reaches_weights_dropout_and_order(fit: Command, tmp_path: Path) -> None:
+    fit("--trainer.max_epochs", "1", "--seed_everything", "11")
+    checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["seed"] == 11
+    assert checkpoint["datamodule_hyper_parameters"]["seed"] == 11
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks the kernel what the processor can do")
+def test_bfloat16_is_chosen_where_the_processor_has_it() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    native = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    assert native_precision(on_gpu=False) == ("bf16-mixed" if native else "32-true")

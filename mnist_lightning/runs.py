@@ -330,12 +330,15 @@ def _verify(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
                 raise CheckpointError(f"{path} is compressed, which torch.save never does; refused")
+            if any(info.is_dir() or info.external_attr & 0x10 for info in archive.infolist()):
+                # Marked as a folder, by one flipped bit: torch would leave the tensor's memory as it found it.
+                raise CheckpointError(f"{path} is damaged: it holds folders, which torch.save never writes")
             # torch.load does not compare these checksums itself.
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({error})") from error
     if broken:
-        raise CheckpointError(f"{path} is damaged: checksum of {broken}")
+        raise CheckpointError(f"{path} is damaged: checksum of {broken!r}")
 
 
 def _run_of(path: Path) -> Run | None:

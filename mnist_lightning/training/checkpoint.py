@@ -211,12 +211,12 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _still_there(folder: Path, *, but: str) -> list[runs.Entry]:
-    """Return the manifest's entries that vouch for a file; `best.ckpt` may outlive the file that it is a copy of."""
-    best = runs.sha256(folder / runs.BEST) if (folder / runs.BEST).exists() else None
+    """Return the manifest's entries that vouch for a file; `best.ckpt` and `last.ckpt` may be all that is left of one."""
+    copies = [runs.sha256(path) for path in (folder / runs.BEST, folder / runs.LAST) if path.exists()]
     return [
         entry
         for entry in runs.read_manifest(folder)
-        if entry.file != but and (entry.sha256 == best or (folder / entry.file).exists())
+        if entry.file != but and (entry.sha256 in copies or (folder / entry.file).exists())
     ]
 
 

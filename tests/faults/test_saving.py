@@ -31,7 +31,7 @@ def save(run: runs.Run, epoch: int, size: int = 1000) -> None:
     metrics = {"val_acc": 0.9 + epoch / 1000, "val_loss": 0.1}  # each is better, so that best.ckpt is replaced too
     DurableCheckpointIO().save_checkpoint(
         {"state_dict": weights, "epoch": epoch, "global_step": epoch + 1, "metrics": metrics},
-        run.checkpoints / f"epoch={epoch:02d}.ckpt",
+        run.checkpoints / f"epoch={epoch:05d}.ckpt",
     )
 
 

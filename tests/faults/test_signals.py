@@ -1,5 +1,6 @@
 """Real processes, real signals: the exit code tells the truth and nothing that was trained is lost."""
 
+import contextlib
 import os
 import random
 import signal
@@ -161,7 +162,8 @@ def train_under_fire(commands: Commands, digits_dir: Path, root: Path, kills: in
         delay_s = rng.uniform(0.3, 1.6)
         if fired < kills:
             time.sleep(delay_s)
-            os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it had finished
+                os.kill(child, signal.SIGKILL)
         code = commands.wait()
         if code == 0:
             return fired

@@ -90,6 +90,8 @@ def _run(args: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
+            return _fail(" ".join(str(error).split()), 2)
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
     finally:
         for number, handler in before.items():

@@ -32,28 +32,45 @@ def guard_configs() -> None:
     set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
 
 
-def check_sizes(files: Sequence[str]) -> None:
-    """Check config files before anything reads them.
+def check_files(files: Sequence[str]) -> None:
+    """Check config files before anything reads them; what does not exist is left to the parser to report.
 
     Raises:
-        ConfigError: If one is no file, or larger than a config can be.
+        ConfigError: If one is an address, no file, too large, no text, or holds what no config needs.
     """
     for file in files:
         path = Path(file)
-        if path.exists() and not path.is_file():
+        if "://" in file or "\n" in file:
+            raise ConfigError(f"{file.splitlines()[0][:80]}: configs are read from local files only")
+        if not path.exists():
+            continue
+        if not path.is_file():
             raise ConfigError(f"{file} is not a file")
-        if path.exists() and path.stat().st_size > MAX_CONFIG_BYTES:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{file} has {path.stat().st_size:,} bytes; a config has at most {MAX_CONFIG_BYTES:,}")
+        try:
+            _refuse_excess(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{file} is not text") from error
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
 
 
 def _load(text: str) -> Any:
+    _refuse_excess(text)
+    return _read_yaml(text)
+
+
+def _refuse_excess(text: str) -> None:
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"a config has at most {MAX_CONFIG_BYTES:,} characters, this one has {len(text):,}")
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise ConfigError("a config may not use YAML aliases (*name): write the value out")
-    if "\n" in text or "{" in text:
-        _refuse_repeated_keys(yaml.compose(text))
-    return _read_yaml(text)
+    try:
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ConfigError("a config may not use YAML aliases (*name): write the value out")
+        if "\n" in text or "{" in text:
+            _refuse_repeated_keys(yaml.compose(text))
+    except yaml.YAMLError:
+        return  # no YAML: the parser says so, and where
 
 
 def _refuse_repeated_keys(node: yaml.Node | None) -> None:

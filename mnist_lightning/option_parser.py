@@ -49,11 +49,13 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         return match[1]
     if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):
         key, reason = match[1], match[2]
-        expected = re.findall(r"Expected an? (?:<class ')?([^'>\n]+)", reason)
+        expected = re.findall(r"Expected an? (?:<class ')?(typing\.Literal\[.*?\]|[^'>\n]+)", reason)
         given = re.search(r"(?:Got value|Given value): (.+)", reason)
         if expected and given:
-            allowed = " or ".join(dict.fromkeys(name.strip(". ").removeprefix("typing.") for name in expected))
-            return f"{key}{_place(key, args)} must be {allowed}, got {given[1]}"
+            allowed = " or ".join(dict.fromkeys(name.strip(". ").removeprefix("typing.Literal") for name in expected))
+            typed = any(arg.split("=")[0] == f"--{key}" for arg in args)
+            place = "" if typed else _place(key, args)
+            return f"{key}{place} must be {allowed}, got {given[1]}"
     return "\n".join(message.strip().splitlines()[:5])
 
 

@@ -12,6 +12,7 @@ import re
 import struct
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -161,16 +162,20 @@ def create(root: Path) -> Run:
     Raises:
         StorageError: If a folder cannot be made or written.
     """
+    for kind in (LOGS, CHECKPOINTS):
+        try:
+            (root / kind).mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise StorageError(f"{root.resolve() / kind} is not a folder") from None
+        except OSError as error:
+            raise StorageError(f"cannot make {error.filename}: {error.strerror}") from error
     while True:
         newest_run = newest(root)
         run = Run(root, newest_run.version + 1 if newest_run else 0)
         try:
-            run.checkpoints.parent.mkdir(parents=True, exist_ok=True)
             run.checkpoints.mkdir()  # only one process succeeds
-            run.logs.mkdir(parents=True)
+            run.logs.mkdir()
         except FileExistsError:
-            if not run.checkpoints.parent.is_dir() or not run.logs.parent.is_dir():
-                raise StorageError(f"{root.resolve()}: {LOGS} or {CHECKPOINTS} is not a folder") from None
             continue
         except OSError as error:
             raise StorageError(f"cannot make {error.filename}: {error.strerror}") from error
@@ -248,15 +253,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     _verify(path)
     try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice is for programmers; what is wrong, it raises
+            checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
         raise CheckpointError(f"{path} is damaged or holds more than plain values and tensors") from error
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+        isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+        for name, value in weights.items()
     ):
         raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict of tensors")
-    if not checkpoint.get("global_step"):
+    if not all(isinstance(checkpoint.get(name), int) for name in ("global_step", "epoch")):
+        raise CheckpointError(f"{path} was not saved by this project: it does not say at which step and epoch")
+    if not checkpoint["global_step"]:
         raise CheckpointError(f"{path} holds untrained weights (no optimizer step was taken)")
     return dict(checkpoint)
 
@@ -272,27 +282,37 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
     Raises:
         CheckpointError: If a tensor is missing, left over, of another shape, or not finite.
     """
-    found = {key.removeprefix(NETWORK_PREFIX): value for key, value in checkpoint["state_dict"].items()}
+    found = checkpoint["state_dict"]
+    expected = {NETWORK_PREFIX + key: value for key, value in expected.items()}
     for key in sorted(expected.keys() | found.keys()):
         if key not in found or key not in expected:
             where = "is missing in it" if key not in found else "is unknown here"
-            raise CheckpointError(f"{path} is of another network: {key} {where}")
+            raise CheckpointError(f"{path} is of another network: {repr(key)[1:-1]} {where}")
         if found[key].shape != expected[key].shape:
             raise CheckpointError(
                 f"{path} is of another network: {key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
             )
+        if found[key].dtype != expected[key].dtype:
+            raise CheckpointError(f"{path} is of another network: {key} is {found[key].dtype}")
         if not found[key].isfinite().all():
             raise CheckpointError(f"{path} holds weights that are not finite: {key}")
 
 
 def read_manifest(folder: Path) -> list[Entry]:
     """Return the manifest's entries, oldest first; nothing when the folder has none or it cannot be read."""
-    try:
-        listed = json.loads((folder / MANIFEST).read_text())["checkpoints"]
-        return [Entry(**entry) for entry in listed]
-    except FileNotFoundError:
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
         return []
-    except (ValueError, KeyError, TypeError) as error:
+    try:
+        if not path.is_file():
+            raise ValueError("not a file")
+        entries = [Entry(**entry) for entry in json.loads(path.read_text())["checkpoints"]]
+        for entry in entries:
+            texts, numbers = (entry.file, entry.sha256), (entry.epoch, entry.global_step, *entry.metrics.values())
+            if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in numbers):
+                raise ValueError(f"{entry.file} is not listed as it should be")
+        return entries
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _say(f"{folder / MANIFEST} cannot be read ({error}); going by each file's own checksums")
         return []
 
@@ -300,7 +320,7 @@ def read_manifest(folder: Path) -> list[Entry]:
 def by_rank(entries: list[Entry]) -> list[Entry]:
     """Return the validated entries: highest `val_acc` first, of equals the lower `val_loss`, of equals the older."""
     validated = [entry for entry in entries if "val_acc" in entry.metrics]
-    return sorted(validated, key=lambda entry: (-entry.metrics["val_acc"], entry.metrics["val_loss"]))
+    return sorted(validated, key=lambda entry: (-entry.metrics["val_acc"], entry.metrics.get("val_loss", 0.0)))
 
 
 def manifest_text(entries: list[Entry]) -> str:

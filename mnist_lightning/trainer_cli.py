@@ -18,7 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch.utils import deterministic
 
 from mnist_lightning import runs
-from mnist_lightning.config_guard import check_sizes, guard_configs
+from mnist_lightning.config_guard import check_files, guard_configs
 from mnist_lightning.data.mnist import MNISTDataModule
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.option_parser import OptionParser, config_files
@@ -134,19 +134,24 @@ class TrainerCLI(LightningCLI):
         """Parse the command line; a command on a run starts from the config that the run saved."""
         assert isinstance(args, list)
         OptionParser.command_line = args
-        check_sizes(config_files(args))
-        config = parser.parse_args(args)
+        check_files(config_files(args))
+        try:
+            config = parser.parse_args(args)
+        except (UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"a file on the command line cannot be read as a config: {error}") from error
         command = config.subcommand
         options = config[command]
-        if not 0 <= options.seed_everything < 2**32:
-            raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
+        check_seed(options.seed_everything)
         reference = options.ckpt_path or (None if command == "fit" else "best")
         if reference:
             self.located = runs.locate(reference, Path(options.trainer.default_root_dir or "."))
             self.checkpoint = runs.read_checkpoint(self.located.path)
             hparams = self._hyper_parameters()
             if not options.config:
-                config = parser.parse_args([command, *self._saved_options(hparams), *args[1:]])
+                saved = self._saved_options(hparams)
+                check_files(config_files(saved))
+                config = parser.parse_args([command, *saved, *args[1:]])
+            check_seed(config[command].seed_everything)
             # Out of Lightning's sight: it would let the checkpoint's hyper-parameters win over the command line.
             config[command].ckpt_path = None
         self.config = config
@@ -209,7 +214,7 @@ class TrainerCLI(LightningCLI):
         assert self.located
         hparams: Any = self.checkpoint.get("hyper_parameters")
         known = signature(Classifier).parameters.keys()
-        named = isinstance(hparams, dict) and hparams.keys() <= known
+        named = isinstance(hparams, dict) and {"lr", "seed"} <= hparams.keys() <= known
         if named and all(isinstance(value, int | float | str) for value in hparams.values()):
             return dict(hparams)
         raise CheckpointError(f"{self.located.path} was not saved by this project's Classifier")
@@ -266,6 +271,12 @@ class TrainerCLI(LightningCLI):
         if self.made_run and self.run and not (trainer and trainer.global_step):
             shutil.rmtree(self.run.logs, ignore_errors=True)
             shutil.rmtree(self.run.checkpoints, ignore_errors=True)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that numpy's generator does not take."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed_everything must be in [0, 2**32), got {seed}")
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

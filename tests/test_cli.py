@@ -1,6 +1,11 @@
+import contextlib
 import errno
 import json
+import os
+import pty
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,7 +173,9 @@ def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
         (["fit", "--model.plateau_patience", "-1"], "model.plateau_patience must be at least 0, got -1"),
         (["fit", "--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
         (["fit", "--seed_everything", "-1"], "seed_everything must be in [0, 2**32), got -1"),
-        (["fit", "--trainer.precision", "8"], "trainer.precision must be"),
+        (["fit", "--trainer.precision", "8"], "trainer.precision must be ['auto', '32-true', 'bf16-mixed'"),
+        (["fit", "--early_stopping.patience", "0"], "early_stopping.patience must be at least 1, got 0"),
+        (["fit", "--early_stopping.mode", "up"], "early_stopping.mode must be ['min', 'max'], got up"),
         (["fit", "--config", "missing.yaml"], "missing.yaml"),
         (
             ["fit", "--config", "unknown.yaml"],
@@ -296,3 +303,31 @@ def test_every_option_of_ours_is_explained(command: Command) -> None:
 def test_no_arguments_shows_the_help(command: Command) -> None:
     assert command().code == 2
     assert "usage:" in command("--help").out
+
+
+def test_one_batch_is_one_batch(fit: Command, tmp_path: Path) -> None:
+    assert "1 batches an epoch" in fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1").out
+    assert "4 batches an epoch" in fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "0.5").out
+
+
+def test_a_run_shorter_than_an_epoch_is_saved(fit: Command, command: Command) -> None:
+    assert fit("--trainer.max_steps", "3").code == 0
+    assert command("test").code == 0
+
+
+def test_a_terminal_sees_what_trains_and_on_which_device(tmp_path: Path, digits_dir: Path) -> None:
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_lightning", "fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60",
+         "--trainer.max_epochs", "1"],
+        cwd=tmp_path, stdin=child, stdout=child, stderr=child,
+    )  # fmt: skip
+    os.close(child)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal reads
+        while part := os.read(parent, 1024):
+            shown += part
+    assert process.wait() == 0
+    os.close(parent)
+    assert b"421,642 parameters on " in shown
+    assert b"best epoch 0" in shown

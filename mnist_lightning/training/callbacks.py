@@ -4,13 +4,14 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.utilities import rank_zero_only
 
+from mnist_lightning.errors import ConfigError
 from mnist_lightning.runs import Run
 from mnist_lightning.training.checkpoint import replace_file
 from mnist_lightning.training.classifier import Classifier
@@ -36,10 +37,14 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         self,
         patience: int = 3,
         min_delta: float = 0.0,
-        monitor: str = "val_loss",
-        mode: str = "min",
+        monitor: Literal["val_loss", "val_acc"] = "val_loss",
+        mode: Literal["min", "max"] = "min",
         enabled: bool = True,
     ) -> None:
+        if patience < 1:
+            raise ConfigError(f"early_stopping.patience must be at least 1, got {patience}; 3 is usual")
+        if not min_delta >= 0:
+            raise ConfigError(f"early_stopping.min_delta must be at least 0, got {min_delta}")
         super().__init__(monitor=monitor, min_delta=min_delta, patience=patience, mode=mode)
         self.enabled = enabled
 
@@ -49,7 +54,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the metric, when validation runs once an epoch."""
-        if self.enabled and any(trainer.num_val_batches):
+        if self.enabled and self.monitor in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,6 +68,13 @@ class ProgressBar(lightning_callbacks.TQDMProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
+
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        """Print above the bar; Lightning's own drops what is printed while there is none."""
+        if self._train_progress_bar is None and self._val_progress_bar is None:
+            print(*args, sep=sep, **kwargs)
+        else:
+            super().print(*args, sep=sep, **kwargs)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return nothing: the scores of an epoch have a line of their own."""
@@ -107,9 +119,10 @@ class RunReport(Callback):
         if best is not None:
             scores = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in ("val_acc", "val_loss"))
             pl_module.print(f"best epoch {best.epoch}: {scores}")
+        elsewhere = "" if self.run.root == Path() else f" --trainer.default_root_dir {self.run.root}"
         pl_module.print(
             f"run: {self.run.logs} and {self.run.checkpoints}\n"
-            f"next: python -m mnist_lightning test\n"
+            f"next: python -m mnist_lightning test{elsewhere}\n"
             f"      tensorboard --logdir {self.run.logs.parent}"
         )
         metrics = best.metrics if best else getattr(pl_module, "metrics", {})

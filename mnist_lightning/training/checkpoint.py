@@ -200,7 +200,9 @@ class RunCheckpoint(ModelCheckpoint):
     def _end_if_signalled(self, trainer: Trainer) -> None:
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            trainer.lightning_module.print(f"{name}: saved after step {trainer.global_step}")
+            trainer.lightning_module.print(
+                f"{name}: saved after step {trainer.global_step}; fit --ckpt_path last goes on"
+            )
             raise SystemExit(128 + self._signal)
 
 
@@ -211,7 +213,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _still_there(folder: Path, *, but: str) -> list[runs.Entry]:
-    """Return the manifest's entries that vouch for a file; `best.ckpt` and `last.ckpt` may be all that is left of one."""
+    """Return the manifest's entries that vouch for a file; `best.ckpt` or `last.ckpt` may be the only copy left."""
     copies = [runs.sha256(path) for path in (folder / runs.BEST, folder / runs.LAST) if path.exists()]
     return [
         entry
@@ -227,6 +229,7 @@ def _beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
+            part.chmod(0o666 & ~_umask())  # as any other new file: the temporary one is for its owner alone
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -240,6 +243,12 @@ def _beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
         yield publish
     finally:
         part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _flush_folder(folder: Path) -> None:

@@ -113,7 +113,7 @@ class Classifier(LightningModule):
         """Report the test images."""
         self.score = self.test_tally.score()
         self.test_tally.reset()
-        self.log_dict({"test_loss": self.score.loss, "test_acc": self.score.accuracy}, logger=False)
+        self.log_dict({"test_loss": self.score.loss, "test_acc": self.score.accuracy})
 
     def configure_optimizers(self) -> Adam:
         """Return fused Adam; the plateau schedule stays here, for Lightning's own handling does not resume exactly."""
@@ -181,7 +181,11 @@ class Classifier(LightningModule):
     def _report(self, split: str, score: Score, **others: float) -> None:
         self.score = score
         metrics = {f"{split}_loss": score.loss, f"{split}_acc": score.accuracy, **others}
-        self.log_dict(metrics, logger=False)  # for the callbacks that watch a metric by name
+        fits = self.trainer.state.fn == "fit"
+        # For the callbacks that watch a metric, and for what `Trainer.validate` returns.
+        self.log_dict(metrics, logger=False if fits else None)
+        if not fits:
+            return
         # Written here and not by Lightning, which would do it only after the checkpoint of this epoch is on disk.
         self._log(metrics)
         self._logged.append(metrics)

@@ -44,7 +44,9 @@ class RunLogger(TensorBoardLogger):
         self.draw_graph = draw_graph
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars at an epoch, under TensorBoard's tags."""
+        """Write scalars at an epoch, under TensorBoard's tags; not what Lightning logs by itself, at steps."""
+        if "epoch" in metrics:
+            return
         super().log_metrics({TAGS.get(name, name): value for name, value in metrics.items()}, step)
 
     def log_graph(self, model: LightningModule, input_array: Tensor | None = None) -> None:  # type: ignore[override]

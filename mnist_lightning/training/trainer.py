@@ -14,11 +14,29 @@ class AutoTrainer(Trainer):
     Args:
         precision: `auto` computes in bfloat16 with float32 weights where the device has bfloat16 natively, and in
             float32 elsewhere.
+        limit_train_batches: Batches of an epoch to train on; a fraction such as 0.5 means that share of them.
+        limit_val_batches: Batches to validate on, likewise.
+        limit_test_batches: Batches to test on, likewise.
     """
 
-    def __init__(self, *, precision: Precision = "auto", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        precision: Precision = "auto",
+        # Whole numbers first: Lightning's own order reads 1 as 1.0, which means all batches.
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        **kwargs: Any,
+    ) -> None:
         on_gpu = kwargs.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        super().__init__(precision=native_precision(on_gpu=on_gpu) if precision == "auto" else precision, **kwargs)
+        super().__init__(
+            precision=native_precision(on_gpu=on_gpu) if precision == "auto" else precision,
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            **kwargs,
+        )
 
 
 def native_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:

@@ -97,3 +97,15 @@ def test_bfloat16_is_chosen_where_the_processor_has_it() -> None:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     native = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
     assert native_precision(on_gpu=False) == ("bf16-mixed" if native else "32-true")
+
+
+def test_a_plain_trainer_returns_the_scores(digits_dir: Path, tmp_path: Path) -> None:
+    data, classifier = MNISTDataModule(str(digits_dir), val_size=60), Classifier()
+    trainer = Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    (validated,) = trainer.validate(classifier, data, verbose=False)
+    (tested,) = trainer.test(classifier, data, verbose=False)
+    assert validated.keys() == {"val_loss", "val_acc"}
+    assert tested.keys() == {"test_loss", "test_acc"}

@@ -116,12 +116,12 @@ class Run:
         ranked = by_rank(entries)
         if not ranked:
             return self.last()
-        if best.exists() and not any(_matches(best, entry.sha256) for entry in ranked):
+        if best.exists() and not any(matches(best, entry.sha256) for entry in ranked):
             _say(f"{best} is damaged")
             ranked = ranked[:1]  # only its twin may take its place: the next best is another result
         for entry in ranked:
             for path in (best, self.checkpoints / entry.file):
-                if _matches(path, entry.sha256):
+                if matches(path, entry.sha256):
                     return path
             if (self.checkpoints / entry.file).exists():
                 break  # damaged; where it does not exist, it was announced to the manifest and never came
@@ -135,11 +135,11 @@ class Run:
         """
         entries = sorted(self.entries(), key=lambda entry: -entry.global_step)
         last = self.checkpoints / LAST
-        if entries and last.exists() and not any(_matches(last, entry.sha256) for entry in entries):
+        if entries and last.exists() and not any(matches(last, entry.sha256) for entry in entries):
             _say(f"{last} is damaged; using an older copy")
         for entry in entries:
             for path in (last, self.checkpoints / entry.file):
-                if _matches(path, entry.sha256):
+                if matches(path, entry.sha256):
                     return path
                 if path != last and path.exists():
                     _say(f"{path} is damaged; using an older checkpoint")
@@ -334,6 +334,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def matches(path: Path, digest: str) -> bool:
+    """Tell whether a file is there, readable, and has this SHA-256."""
+    try:
+        return path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES and sha256(path) == digest
+    except OSError:
+        return False
+
+
 def _verify(path: Path) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
@@ -365,13 +373,6 @@ def _run_of(path: Path) -> Run | None:
     folder = path.resolve().parent
     match = re.fullmatch(r"version_(\d+)", folder.name)
     return Run(folder.parent.parent, int(match[1])) if match and folder.parent.name == CHECKPOINTS else None
-
-
-def _matches(path: Path, digest: str) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES and sha256(path) == digest
-    except OSError:
-        return False
 
 
 def _say(line: str) -> None:

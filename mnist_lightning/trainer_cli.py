@@ -23,7 +23,7 @@ from mnist_lightning.data.mnist import MNISTDataModule
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.option_parser import OptionParser, config_files
 from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunReport, ScoreReport
-from mnist_lightning.training.checkpoint import DurableCheckpointIO, RunCheckpoint, replace_file
+from mnist_lightning.training.checkpoint import DurableCheckpointIO, RunCheckpoint, mend, replace_file
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.tensorboard import RunLogger
@@ -157,6 +157,9 @@ class TrainerCLI(LightningCLI):
         self.config = config
         if command == "fit" and reference and self.located and reference.split("/")[-1] == "last":
             self.run = self.located.run
+            if self.run:
+                self.lock = runs.lock(self.run)
+                mend(self.run.checkpoints)
             self._exit_if_finished()
             self._tell_changes(parser)
 
@@ -179,7 +182,7 @@ class TrainerCLI(LightningCLI):
             if self.run is None:
                 self.run, self.made_run = runs.create(root), True
             runs.check_writable(self.run)
-            self.lock = runs.lock(self.run)
+            self.lock = self.lock or runs.lock(self.run)
             options.checkpoint.dirpath = str(self.run.checkpoints)
             self.save_config_callback = SaveConfig
             self.save_config_kwargs = {"folder": self.run.logs}

@@ -212,7 +212,25 @@ def replace_file(path: Path, data: bytes) -> None:
         publish()
 
 
-def _still_there(folder: Path, *, but: str) -> list[runs.Entry]:
+def mend(folder: Path) -> None:
+    """Bring `last.ckpt` and `best.ckpt` up to date, after a kill between a checkpoint and the copying of it.
+
+    Raises:
+        StorageError: If the disk is full or the folder cannot be written; nothing that was there is lost.
+    """
+    entries = _still_there(folder)
+    newest = sorted(entries, key=lambda entry: -entry.global_step)
+    for name, ranked in ((runs.LAST, newest), (runs.BEST, runs.by_rank(entries))):
+        for entry in ranked[:1]:
+            own = folder / entry.file
+            if not runs.matches(folder / name, entry.sha256) and runs.matches(own, entry.sha256):
+                try:
+                    replace_file(folder / name, own.read_bytes())
+                except OSError as error:
+                    raise StorageError(f"cannot save {folder / name}: {error.strerror or error}") from error
+
+
+def _still_there(folder: Path, *, but: str | None = None) -> list[runs.Entry]:
     """Return the manifest's entries that vouch for a file; `best.ckpt` or `last.ckpt` may be the only copy left."""
     copies = [runs.sha256(path) for path in (folder / runs.BEST, folder / runs.LAST) if path.exists()]
     return [

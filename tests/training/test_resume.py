@@ -100,3 +100,18 @@ def test_going_on_from_another_checkpoint_than_the_last_makes_a_run_of_its_own(
         content(tmp_path / "checkpoints" / "version_1")["state_dict"],
         content(tmp_path / "checkpoints" / "version_0")["state_dict"],
     )
+
+
+def test_copies_that_a_kill_left_behind_catch_up_with_the_run(fit: Command, command: Command, tmp_path: Path) -> None:
+    # Killed between the last epoch's own file and its copies: the run has finished, the copies are an epoch old.
+    assert fit("--trainer.max_epochs", "2", "--early_stopping.enabled", "false").code == 0
+    run = tmp_path / "checkpoints" / "version_0"
+    first, second = sorted(run.glob("epoch=*.ckpt"))
+    scores = [content(run, file.name)["metrics"] for file in (first, second)]
+    assert scores[0]["val_acc"] == scores[1]["val_acc"]
+    assert scores[0]["val_loss"] > scores[1]["val_loss"], "of equals, the lower loss is best"
+    for copy in ("last.ckpt", "best.ckpt"):
+        (run / copy).write_bytes(first.read_bytes())
+    assert "has finished" in command("fit", "--ckpt_path", "last").out
+    for copy in ("last.ckpt", "best.ckpt"):
+        assert (run / copy).read_bytes() == second.read_bytes()

@@ -177,6 +177,7 @@ class Classifier(LightningModule):
     def _log(self, metrics: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.current_epoch)
+            logger.save()  # on disk before the checkpoint that counts on it
 
     def _report(self, split: str, score: Score, **others: float) -> None:
         self.score = score

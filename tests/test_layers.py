@@ -16,6 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "runs": set(),
     "training": {"models", "data", "runs"},
+    "inference": {"models", "data", "runs"},
     "config_guard": set(),
     "option_parser": set(),
     "trainer_cli": {"models", "data", "runs", "training", "option_parser", "config_guard"},
@@ -56,6 +57,7 @@ def test_the_packages_init_files_import_nothing(source: Path) -> None:
         ("from mnist_lightning.cli import main; main(['--help'])", {"torch", "lightning", "numpy"}),
         ("from mnist_lightning.cli import main; main(['--version'])", {"torch", "lightning", "numpy"}),
         ("import mnist_lightning.data.sources, mnist_lightning.data.idx", {"torch", "lightning"}),
+        ("import mnist_lightning.inference.trained", {"lightning", "torchvision", "torchmetrics"}),
         ("import mnist_lightning.runs; from mnist_lightning import SimpleCNN", {"lightning", "torchvision"}),
     ],
 )

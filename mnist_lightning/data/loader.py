@@ -72,18 +72,12 @@ class BatchLoader:
         for batch in range(first, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             self._served = batch + 1
-            yield self.normalise(self.images[chosen]), self.labels[chosen]
+            yield normalise(self.images[chosen], self.mean, self.std), self.labels[chosen]
         self._served = 0
 
     def order(self) -> Tensor:
         """Return int64 (M / world_size,), the images this process serves in the present epoch, in order."""
         return self._share(shuffled=True)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Return float32 (B, 1, H, W), channels_last, for uint8 (B, H, W)."""
-        # `.contiguous(memory_format=…)` does nothing when there is one channel; a channel added last sets the strides.
-        images = pixels.unsqueeze(-1).permute(0, 3, 1, 2).to(torch.float32)
-        return images.sub_(255 * self.mean).div_(255 * self.std)
 
     def _share(self, *, shuffled: bool = False) -> Tensor:
         indices, count = self.indices, len(self.indices)
@@ -113,3 +107,10 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batches that the state counts as served."""
         self._first_batch = state["served"]
+
+
+def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
+    """Return float32 (B, 1, H, W), channels_last, for uint8 (B, H, W): (pixel / 255 - mean) / std."""
+    # `.contiguous(memory_format=…)` does nothing when there is one channel; a channel added last sets the strides.
+    images = pixels.unsqueeze(-1).permute(0, 3, 1, 2).to(torch.float32)
+    return images.sub_(255 * mean).div_(255 * std)

@@ -9,12 +9,8 @@ from torch import Tensor
 
 from mnist_lightning.data import idx, sources
 from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.spec import ImageSpec
 from mnist_lightning.errors import ConfigError, DatasetError
-
-# Mean and standard deviation of the pixels of the 60,000 training images, scaled to [0, 1]; a test recomputes both.
-MEAN, STD = 0.1307, 0.3081
-
-IMAGE_SHAPE = (28, 28)
 
 # Fixed, so that what validate and test compute depends on nothing that a run can choose.
 EVAL_BATCH_SIZE = 500
@@ -59,6 +55,7 @@ class MNISTDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
+        self.spec = sources.MNIST.spec
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
@@ -77,10 +74,10 @@ class MNISTDataModule(LightningDataModule):
         """Map the files into memory and split the training file."""
         folder = self.data_dir / sources.MNIST.folder / "raw"
         if stage in ("fit", "validate"):
-            self.train_file = _read_pair(folder, "train")
+            self.train_file = _read_pair(folder, "train", self.spec)
             self.train_indices, self.val_indices = self.split(len(self.train_file[1]))
         if stage == "test":
-            self.test_file = _read_pair(folder, "t10k")
+            self.test_file = _read_pair(folder, "t10k", self.spec)
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
         """Return int64 indices of the training and the validation images among `count`, each in ascending order.
@@ -117,8 +114,8 @@ class MNISTDataModule(LightningDataModule):
             labels,
             indices=indices,
             batch_size=batch_size,
-            mean=MEAN,
-            std=STD,
+            mean=self.spec.mean,
+            std=self.spec.std,
             shuffle_seed=shuffle_seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
@@ -126,8 +123,11 @@ class MNISTDataModule(LightningDataModule):
         )
 
 
-def _read_pair(folder: Path, prefix: str) -> tuple[Tensor, Tensor]:
-    images, labels = idx.read_split(folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte")
-    if images.shape[1:] != IMAGE_SHAPE:
-        raise DatasetError(f"{folder}: {prefix} images are {images.shape[1:]} pixels, the network takes {IMAGE_SHAPE}")
+def _read_pair(folder: Path, prefix: str, spec: ImageSpec) -> tuple[Tensor, Tensor]:
+    images, labels = idx.read_split(
+        folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte", len(spec.class_names)
+    )
+    if images.shape[1:] != (spec.height, spec.width):
+        size, taken = f"{images.shape[1]}×{images.shape[2]}", f"{spec.height}×{spec.width}"
+        raise DatasetError(f"{folder}: {prefix} images are {size} pixels, the network takes {taken}")
     return torch.from_numpy(images), torch.from_numpy(labels)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from mnist_lightning.data import idx
 from mnist_lightning.data.download import ContentError, MirrorError, download
+from mnist_lightning.data.spec import MNIST_SPEC, ImageSpec
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
 
 Source = Literal["auto", "download", "bundled", "files"]
@@ -56,15 +57,15 @@ class DatasetSource:
         folder: The folder inside `data_dir`, torchvision's name for the data set.
         files: Training images, training labels, test images, test labels.
         mirrors: https addresses of folders that hold the four `.gz` files, in the order to try them.
-        bundled: A folder on this machine that holds them, if there is one.
-        num_classes: Labels are below this number.
+        spec: The form of its images, and its class names.
+        bundled: A folder on this machine that holds the files, if there is one.
     """
 
     folder: str
     files: tuple[RawFile, RawFile, RawFile, RawFile]
     mirrors: tuple[str, ...]
+    spec: ImageSpec
     bundled: Path | None = None
-    num_classes: int = 10
 
 
 MNIST = DatasetSource(
@@ -96,6 +97,7 @@ MNIST = DatasetSource(
         ),
     ),
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    spec=MNIST_SPEC,
     bundled=Path(__file__).parent / "bundled",
 )
 
@@ -238,8 +240,8 @@ def _use_own(dataset: DatasetSource, folder: Path) -> None:
                 _publish_from(placed, path, idx.file_size(_shape(placed)))
             except ContentError as error:
                 raise DatasetError(f"{placed}: {error}") from error
-    train_images, _ = idx.read_split(paths[0], paths[1], dataset.num_classes)
-    test_images, _ = idx.read_split(paths[2], paths[3], dataset.num_classes)
+    train_images, _ = idx.read_split(paths[0], paths[1], len(dataset.spec.class_names))
+    test_images, _ = idx.read_split(paths[2], paths[3], len(dataset.spec.class_names))
     train_size, test_size = train_images.shape[1:], test_images.shape[1:]
     if train_size != test_size:
         raise DatasetError(f"{paths[2]}: images of {test_size} at byte 8, but {paths[0].name} has {train_size}")

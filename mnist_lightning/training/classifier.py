@@ -1,5 +1,6 @@
 """Classifier: loss, accuracy, optimizer and schedule around SimpleCNN."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,10 @@ class Classifier(LightningModule):
         """Add the metrics of the weights saved, and what an unfinished epoch and the schedule have seen."""
         tally = self.train_tally
         checkpoint["metrics"] = self.metrics if self._measured_at == self.global_step else {}
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None:
+            # All that using the network takes, besides its weights.
+            checkpoint["inputs"] = asdict(datamodule.spec)
         checkpoint["classifier"] = {
             "plateau": self.plateau.state_dict(),
             "val_loss": self._val_loss,

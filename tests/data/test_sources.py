@@ -20,6 +20,7 @@ import trustme
 
 from mnist_lightning.data import download, sources
 from mnist_lightning.data.sources import MNIST, DatasetSource, RawFile
+from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
 from tests.data.mirror import FaultyMirror
 
@@ -59,7 +60,9 @@ def dataset(tmp_path: Path) -> DatasetSource:
         )
         for name, content in PUBLISHED.items()
     )
-    return DatasetSource("Small", (train_images, train_labels, test_images, test_labels), mirrors=(), bundled=bundled)
+    return DatasetSource(
+        "Small", (train_images, train_labels, test_images, test_labels), mirrors=(), spec=MNIST_SPEC, bundled=bundled
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,62 @@
+"""A trained network read from a checkpoint, with what its inputs and outputs mean."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_lightning import runs
+from mnist_lightning.data.spec import ImageSpec
+from mnist_lightning.errors import CheckpointError
+from mnist_lightning.models.cnn import SimpleCNN
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network ready to be used.
+
+    Args:
+        network: In evaluation mode, float32, on the processor.
+        spec: What it expects of an image, and its class names.
+        path: The checkpoint it was read from.
+        run: The run that trained it, if the checkpoint lies in one.
+        epoch: Epoch it was saved in, from 0.
+    """
+
+    network: SimpleCNN
+    spec: ImageSpec
+    path: Path
+    run: runs.Run | None
+    epoch: int
+
+
+def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
+    """Read a trained network.
+
+    Args:
+        reference: `best` or `last` of the newest run, `version_3/best`, `version_3/last`, or the path of a checkpoint.
+        root: Folder that holds `lightning_logs` and `checkpoints`.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged or of another network.
+    """
+    located = runs.locate(reference, root)
+    checkpoint = runs.read_checkpoint(located.path)
+    spec = _spec(checkpoint, located.path)
+    network = SimpleCNN()
+    runs.check_weights(located.path, checkpoint, network.state_dict())
+    weights = checkpoint["state_dict"]
+    network.load_state_dict({name: weights[runs.NETWORK_PREFIX + name] for name in network.state_dict()})
+    return TrainedNetwork(network.eval(), spec, located.path, located.run, checkpoint["epoch"])
+
+
+def _spec(checkpoint: dict[str, Any], path: Path) -> ImageSpec:
+    try:
+        fields = dict(checkpoint["inputs"])
+        spec = ImageSpec(**fields | {"class_names": tuple(fields["class_names"])})
+        sizes_fit = (spec.height, spec.width, len(spec.class_names)) == (28, 28, 10)
+        numbers_fit = all(isinstance(number, float) and 0 < number < 1 for number in (spec.mean, spec.std))
+        if sizes_fit and numbers_fit and all(isinstance(name, str) for name in spec.class_names):
+            return spec
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise CheckpointError(f"{path} does not say what images its network takes; it was not saved by this project's fit")

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_lightning import Classifier
+from mnist_lightning.data.spec import MNIST_SPEC
+from mnist_lightning.errors import CheckpointError
+from mnist_lightning.inference.trained import load
+from tests.conftest import Command
+
+
+def test_a_trained_network_answers_as_lightnings_own_loading_of_it(fit: Command, tmp_path: Path) -> None:
+    assert fit("--trainer.max_epochs", "2").code == 0
+    trained = load("best", tmp_path)
+    assert trained.spec == MNIST_SPEC
+    assert trained.run is not None
+    assert trained.run.version == 0
+    images = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    theirs = Classifier.load_from_checkpoint(trained.path, weights_only=True).eval()
+    # Another memory layout sums in another order: some units in the last place of logits up to 10.
+    torch.testing.assert_close(trained.network(images), theirs(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("inputs", [None, {}, 7, {"height": 28}, {"mean": "0.1"}])
+def test_a_checkpoint_that_does_not_say_what_its_network_takes_is_refused(
+    fit: Command, tmp_path: Path, inputs: object
+) -> None:
+    assert fit("--trainer.max_epochs", "1").code == 0
+    path = tmp_path / "other.ckpt"
+    checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
+    partial = isinstance(inputs, dict) and "mean" in inputs
+    torch.save(checkpoint | {"inputs": checkpoint["inputs"] | inputs if partial else inputs}, path)
+    with pytest.raises(CheckpointError, match="what images its network takes"):
+        load(str(path))

@@ -26,6 +26,7 @@ from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunRe
 from mnist_lightning.training.checkpoint import DurableCheckpointIO, RunCheckpoint, mend, replace_file
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.divergence import DivergenceGuard
+from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.tensorboard import RunLogger
 from mnist_lightning.training.trainer import AutoTrainer
 
@@ -69,6 +70,7 @@ class TrainerCLI(LightningCLI):
         guard_configs()
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
+        keep_freed_memory()
         try:
             super().__init__(
                 Classifier,

@@ -106,7 +106,9 @@ class Classifier(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make dropout a function of (seed, step) and the learning rate one of the step, the same in a resumed run."""
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0])
+        # Not torch.manual_seed: for a GPU that is not there it notes a stack trace, at more than a millisecond a step.
+        (torch.cuda.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(seed)
         if self.schedule != "plateau":
             progress = (self.global_step + 1) / (self._total_steps + 1)
             self._set_lr(self.lr * lr_factor(progress, schedule=self.schedule, warmup=self.warmup))

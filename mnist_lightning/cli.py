@@ -4,6 +4,7 @@ Nothing heavy is imported before it is needed: `--help` and `--version` import n
 """
 
 import errno
+import io
 import logging
 import signal
 import sys
@@ -12,6 +13,7 @@ import warnings
 from types import FrameType
 
 from mnist_lightning.errors import StorageError, UserError
+from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
@@ -39,7 +41,7 @@ examples:
 
 COMMANDS = ("fit", "validate", "test")
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -49,6 +51,9 @@ def main(args: list[str] | None = None) -> None:
         args: The command line without the program's name; None takes `sys.argv`.
     """
     args = sys.argv[1:] if args is None else args
+    for stream in (sys.stdout, sys.stderr):  # a name that cannot be encoded must not end the program
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help"):
@@ -76,7 +81,12 @@ def _run(args: list[str], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        send_nowhere(1)
+        return _fail("nobody reads the output any more", 1)
     except OSError as error:
+        if error.errno == errno.EIO and leave_closed_terminal():
+            return 128 + signal.SIGHUP
         if debug:
             traceback.print_exc()
         if error.errno not in DISK_ERRORS:
@@ -86,7 +96,8 @@ def _run(args: list[str], *, debug: bool) -> int:
         # Lightning turns an interruption while it trains into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        return _fail("interrupted; fit --ckpt_path last goes on from the last finished epoch", 130)
+        advice = "; fit --ckpt_path last goes on from what was saved last" if args[0] == "fit" else ""
+        return _fail(f"interrupted{advice}", 130)
     except Exception as error:
         if debug:
             raise
@@ -101,11 +112,12 @@ def _run(args: list[str], *, debug: bool) -> int:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End with the code that a shell gives a process ended by the signal; while it trains, the run saves first."""
+    leave_closed_terminal()
     sys.exit(128 + number)
 
 
 def _fail(line: str, exit_code: int) -> int:
-    print(f"error: {line}", file=sys.stderr)
+    tell(f"error: {line}")
     return exit_code
 
 
@@ -120,6 +132,7 @@ def _quieten() -> None:
     """Silence what is no news to the user: adverts, hardware that is not there, others' deprecations."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's table was asked for
     # We check the folder ourselves: only a run that is resumed in place finds checkpoints there.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
     # torch's pytree warns about a name that torch itself uses, called through Lightning 2.6.

@@ -34,6 +34,12 @@ class DivergenceGuard(Callback):
         if not math.isfinite(value := torch.nn.utils.get_total_norm(gradients).item()):
             raise DivergenceError(f"{_place(trainer)}: the norm of the gradient is {value}; {ADVICE}")
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the validation loss: an epoch's last step can spoil it, and no further step would tell."""
+        val_loss = trainer.callback_metrics.get("val_loss")
+        if val_loss is not None and not math.isfinite(value := val_loss.item()):
+            raise DivergenceError(f"{_place(trainer)}: the validation loss is {value}; what was saved is finite")
+
 
 ADVICE = "training stops before this step; what was saved is finite. Try a lower --model.lr"
 

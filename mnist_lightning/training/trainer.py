@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 class AutoTrainer(Trainer):
@@ -41,6 +41,8 @@ class AutoTrainer(Trainer):
             limit_test_batches=limit_test_batches,
             **kwargs,
         )
+        # With max_steps, Lightning 2.6 resumes from an epoch's end by ending that epoch again, over no batches.
+        self.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
 
 
 def native_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:

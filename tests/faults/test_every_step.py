@@ -1,17 +1,12 @@
 """A run stopped after any step and resumed ends with the bits of the unbroken run."""
 
-import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
-from mnist_lightning import Classifier
-from mnist_lightning.data.loader import Batch
 from tests.conftest import Command
-from tests.training.test_resume import assert_same, content, scalars
+from tests.training.test_resume import assert_same, content, scalars, stop_at
 
 EPOCHS, BATCHES = 3, 8  # 240 images in batches of 32, the last one short
 
@@ -23,19 +18,8 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
     # No loss improves by 100: it stops in the last of the three epochs.
     "early stopping": ("--early_stopping.min_delta", "100", "--early_stopping.patience", "2"),
     "no validation": ("--data.val_size", "0"),
+    "counted in steps": ("--trainer.max_epochs", "-1", "--trainer.max_steps", "24"),
 }
-
-
-def stop_at(batch: int, patch: pytest.MonkeyPatch) -> None:
-    """Send SIGTERM to this process while it computes the batch, counted from the start of training."""
-    original, seen = Classifier.training_step, iter(range(10**6))
-
-    def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:
-        if next(seen) == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, images_and_labels, batch_idx)
-
-    patch.setattr(Classifier, "training_step", training_step)
 
 
 def check(fit: Command, command: Command, root: Path, options: Sequence[str], stops: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Classifier: loss, accuracy, optimizer and schedule around SimpleCNN."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.averaging import WeightAveraging
 from mnist_lightning.training.environment import environment
+from mnist_lightning.training.muon import Muon
 from mnist_lightning.training.schedule import Schedule, lr_factor, total_steps
 from mnist_lightning.training.tally import Score, Tally
 
@@ -23,10 +24,12 @@ TALLY_STATES = ("loss_sum", "correct", "total")
 
 
 class Classifier(LightningModule):
-    """Train SimpleCNN with cross-entropy and Adam.
+    """Train SimpleCNN with cross-entropy.
 
     Args:
-        lr: Learning rate of Adam, above 0: at the start with the schedule `plateau`, at its height with the others.
+        lr: Learning rate, above 0: at the start with the schedule `plateau`, at its height with the others.
+        optimizer: `adam`, or `muon`: as Adam, but with orthogonal steps for the weights between the first and the last
+            layer.
         schedule: How the learning rate goes on. `plateau` cuts it when the validation loss stands still; `linear` and
             `cosine` let it rise over the share `warmup` of all steps and then fall to 0 with the last, along a line or
             half a cosine.
@@ -51,6 +54,7 @@ class Classifier(LightningModule):
     def __init__(
         self,
         lr: float = 1e-3,
+        optimizer: Literal["adam", "muon"] = "adam",
         schedule: Schedule = "plateau",
         warmup: float = 0.0,
         beta2: float = 0.999,
@@ -81,7 +85,7 @@ class Classifier(LightningModule):
         if plateau_patience < 0:
             raise ConfigError(f"model.plateau_patience must be at least 0, got {plateau_patience}; 2 is usual")
         self.save_hyperparameters()
-        self.lr, self.schedule, self.warmup = lr, schedule, warmup
+        self.lr, self.optimizer, self.schedule, self.warmup = lr, optimizer, schedule, warmup
         self.beta2, self.weight_decay = beta2, weight_decay
         self.label_smoothing, self.ema_decay = label_smoothing, ema_decay
         self.plateau_factor, self.plateau_patience, self.seed = plateau_factor, plateau_patience, seed
@@ -153,16 +157,21 @@ class Classifier(LightningModule):
         self.log_dict({"test_loss": self.score.loss, "test_acc": self.score.accuracy})
 
     def configure_optimizers(self) -> Adam:
-        """Return fused Adam; the plateau schedule stays here, for Lightning's own handling does not resume exactly."""
+        """Return the optimizer; the plateau schedule stays here, for Lightning's handling does not resume exactly."""
         # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (mended after 2.6.6).
-        optimizer = Adam(
-            self.parameters(),
-            lr=self.lr,
-            betas=(0.9, self.beta2),
-            weight_decay=self.weight_decay,
-            decoupled_weight_decay=True,
-            fused=self.trainer.gradient_clip_val is None,
-        )
+        options: dict[str, Any] = {
+            "lr": self.lr,
+            "betas": (0.9, self.beta2),
+            "weight_decay": self.weight_decay,
+            "decoupled_weight_decay": True,
+            "fused": self.trainer.gradient_clip_val is None,
+        }
+        if self.optimizer == "muon":
+            matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][1:-1]
+            others = [parameter for parameter in self.network.parameters() if all(parameter is not m for m in matrices)]
+            optimizer: Adam = Muon(matrices, others, **options)
+        else:
+            optimizer = Adam(self.network.parameters(), **options)
         self.plateau = ReduceLROnPlateau(
             optimizer, mode="min", factor=self.plateau_factor, patience=self.plateau_patience
         )

@@ -106,8 +106,9 @@ class MNISTDataModule(LightningDataModule):
             raise ConfigError(
                 f"data.val_size must be in [0, {count - 1}], got {self.val_size}: the training file has {count} images"
             )
-        shuffled = torch.from_numpy(np.random.default_rng(self.split_seed).permutation(count))
-        return shuffled[self.val_size :].sort().values, shuffled[: self.val_size].sort().values
+        shuffled = np.random.default_rng(self.split_seed).permutation(count)
+        train, val = np.sort(shuffled[self.val_size :]), np.sort(shuffled[: self.val_size])
+        return torch.from_numpy(train), torch.from_numpy(val)
 
     def train_dataloader(self) -> BatchLoader:
         """Serve the training images, shuffled and augmented by (seed, epoch)."""

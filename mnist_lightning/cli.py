@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from types import FrameType
 
 from mnist_lightning.errors import StorageError, UserError
@@ -16,13 +17,16 @@ from mnist_lightning.errors import StorageError, UserError
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate and test SimpleCNN on MNIST.
+Train, validate, test and use SimpleCNN on MNIST.
 
 commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the 10,000 test images
-             (without --ckpt_path, both take the best checkpoint of the newest run)
+  export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
+  demo       open a page to draw digits on, on this machine
+             (without --ckpt_path, all of these take the best checkpoint of the newest run)
+  doctor     check this machine: versions, accelerator, data, folders, mirrors
 
 options:
   --help     this text; after a command, every option it has
@@ -34,10 +38,15 @@ examples:
   python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
   python -m mnist_lightning fit --ckpt_path last
   python -m mnist_lightning test
+  python -m mnist_lightning export --format onnx
   tensorboard --logdir lightning_logs
 """
 
 COMMANDS = ("fit", "validate", "test")
+# Those that need no Trainer, each with the module whose `main` runs it.
+OWN_COMMANDS = {
+    "export": "mnist_lightning.inference.export",
+}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -65,6 +74,8 @@ def main(args: list[str] | None = None) -> None:
 def _run(args: list[str], *, debug: bool) -> int:
     before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
     try:
+        if args[0] in OWN_COMMANDS:
+            return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
         if args[0] not in COMMANDS:
             return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
         from mnist_lightning.trainer_cli import TrainerCLI
@@ -86,7 +97,8 @@ def _run(args: list[str], *, debug: bool) -> int:
         # Lightning turns an interruption while it trains into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        return _fail("interrupted; fit --ckpt_path last goes on from the last finished epoch", 130)
+        goes_on = "; fit --ckpt_path last goes on from the last finished epoch" if args[0] == "fit" else ""
+        return _fail(f"interrupted{goes_on}", 130)
     except Exception as error:
         if debug:
             raise
@@ -112,8 +124,9 @@ def _fail(line: str, exit_code: int) -> int:
 def _nearest_command(name: str) -> str:
     import difflib
 
-    matches = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(COMMANDS)}"
+    commands = (*COMMANDS, *OWN_COMMANDS)
+    matches = difflib.get_close_matches(name, commands, n=1)
+    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(commands)}"
 
 
 def _quieten() -> None:

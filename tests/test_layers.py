@@ -12,11 +12,13 @@ PACKAGE = Path(__file__).parents[1] / "mnist_lightning"
 # From the bottom up: a layer may import from those it names, from itself, and from `errors`.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "durable": set(),
+    "command_parser": set(),
     "models": set(),
     "data": set(),
     "runs": set(),
     "training": {"models", "data", "runs"},
-    "inference": {"models", "data", "runs"},
+    "inference": {"models", "data", "runs", "durable", "command_parser"},
     "config_guard": set(),
     "option_parser": set(),
     "trainer_cli": {"models", "data", "runs", "training", "option_parser", "config_guard"},
@@ -56,6 +58,8 @@ def test_the_packages_init_files_import_nothing(source: Path) -> None:
         ("import mnist_lightning", {"torch", "lightning", "numpy"}),
         ("from mnist_lightning.cli import main; main(['--help'])", {"torch", "lightning", "numpy"}),
         ("from mnist_lightning.cli import main; main(['--version'])", {"torch", "lightning", "numpy"}),
+        ("from mnist_lightning.cli import main; main(['export', '--help'])", {"torch", "lightning", "numpy"}),
+        ("import mnist_lightning.inference.formats", {"lightning", "torchvision", "torchmetrics", "onnxruntime"}),
         ("import mnist_lightning.data.sources, mnist_lightning.data.idx", {"torch", "lightning"}),
         ("import mnist_lightning.inference.trained", {"lightning", "torchvision", "torchmetrics"}),
         ("import mnist_lightning.runs; from mnist_lightning import SimpleCNN", {"lightning", "torchvision"}),

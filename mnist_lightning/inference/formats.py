@@ -1,0 +1,155 @@
+"""The file formats that a trained network is shipped in: how each is made, and how its own runtime reads it back.
+
+All of them are made and read as bytes; where the bytes go is for others to say.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mnist_lightning.data.loader import normalise
+from mnist_lightning.inference.trained import TrainedNetwork
+from mnist_lightning.models.cnn import SimpleCNN
+
+# The lowest that torch's exporter writes without translating; every onnxruntime since 1.18 (May 2024) reads the result.
+ONNX_OPSET = 18
+
+# From uint8 images (N, 28, 28) to float32 logits (N, 10) and float32 probabilities (N, 10).
+Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+class PixelNetwork(nn.Module):
+    """A trained network with its pixel normalisation and softmax: all that a file for other programs needs.
+
+    Args:
+        network: The network, from normalised images to logits.
+        mean: Mean pixel of the images it was trained on, scaled to [0, 1].
+        std: Standard deviation of the same, positive.
+    """
+
+    def __init__(self, network: SimpleCNN, mean: float, std: float) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 logits (N, 10) and probabilities (N, 10) for uint8 images (N, 28, 28)."""
+        logits = self.network(normalise(images, self.mean, self.std))
+        return logits, logits.softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Args:
+        runtime: What reads it, in words.
+        write: Returns the file's bytes for a trained network and metadata, which are texts.
+        read: Returns the network that the bytes hold, run by the format's own runtime.
+    """
+
+    runtime: str
+    write: Callable[[TrainedNetwork, Mapping[str, str]], bytes]
+    read: Callable[[bytes], Runtime]
+
+
+def in_torch(network: nn.Module) -> Runtime:
+    """Return a network from pixels to logits and probabilities, run by torch."""
+
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode():
+            logits, probabilities = network(torch.from_numpy(images))
+        return logits.numpy(), probabilities.numpy()
+
+    return run
+
+
+def _write_onnx(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
+    import onnx
+
+    program = torch.onnx.export(
+        _traced(trained),
+        dynamo=True,
+        opset_version=ONNX_OPSET,
+        input_names=["images"],
+        output_names=["logits", "probabilities"],
+        verbose=False,
+    )
+    assert program is not None  # it is None where a file is named
+    model = program.model_proto
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")  # the exporter's notes, with the paths of this machine's source files
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _read_onnx(data: bytes) -> Runtime:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+        return logits, probabilities
+
+    return run
+
+
+def _write_pt2(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
+    program = _traced(trained)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it has the paths of this machine's source files
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(dict(metadata))})
+    return buffer.getvalue()
+
+
+def _read_pt2(data: bytes) -> Runtime:
+    return in_torch(torch.export.load(io.BytesIO(data)).module())
+
+
+def _write_safetensors(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
+    from safetensors.torch import save
+
+    return save(trained.network.state_dict(), dict(metadata))
+
+
+def _read_safetensors(data: bytes) -> Runtime:
+    from safetensors.torch import load
+
+    # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, and the header.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    network = SimpleCNN()
+    network.load_state_dict(load(data))
+    mean, std = (float(header["__metadata__"][name]) for name in ("pixel_mean", "pixel_std"))
+    return in_torch(PixelNetwork(network.eval(), mean, std))
+
+
+def _traced(trained: TrainedNetwork) -> torch.export.ExportedProgram:
+    """Return the network's operations for any number of images from one on."""
+    spec = trained.spec
+    network = PixelNetwork(trained.network, spec.mean, spec.std)
+    example = torch.zeros(2, spec.height, spec.width, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings():
+        # torch's pytree warns about a name that torch itself uses.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        return torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+
+
+FORMATS = {
+    "onnx": Format("onnxruntime", _write_onnx, _read_onnx),
+    "pt2": Format("torch.export", _write_pt2, _read_pt2),
+    "safetensors": Format("safetensors and SimpleCNN", _write_safetensors, _read_safetensors),
+}

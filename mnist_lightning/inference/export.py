@@ -94,9 +94,9 @@ def _export(options: argparse.Namespace) -> None:
     images, origin = comparison.read_test_images(data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
-    data = form.write(trained, _metadata(trained, data_dir))
-    exported = form.read(data)
-    reference = formats.in_torch(formats.PixelNetwork(trained.network, trained.spec.mean, trained.spec.std))
+    network = formats.PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
+    data = form.write(network, _metadata(trained, data_dir))
+    exported, reference = form.read(data), formats.in_torch(network)
     result = comparison.compare(exported, reference, images)
     if not result.matches:
         raise CheckpointError(

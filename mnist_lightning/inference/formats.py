@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_lightning.data.loader import normalise
-from mnist_lightning.inference.trained import TrainedNetwork
 from mnist_lightning.models.cnn import SimpleCNN
 
-# The lowest that torch's exporter writes without translating; every onnxruntime since 1.18 (May 2024) reads the result.
+# The lowest that torch's exporter writes untranslated. onnxruntime 1.19, the first for numpy 2, reads the result.
 ONNX_OPSET = 18
 
 # From uint8 images (N, 28, 28) to float32 logits (N, 10) and float32 probabilities (N, 10).
@@ -50,12 +49,12 @@ class Format:
 
     Args:
         runtime: What reads it, in words.
-        write: Returns the file's bytes for a trained network and metadata, which are texts.
+        write: Returns the file's bytes for a network and metadata, which are texts.
         read: Returns the network that the bytes hold, run by the format's own runtime.
     """
 
     runtime: str
-    write: Callable[[TrainedNetwork, Mapping[str, str]], bytes]
+    write: Callable[[PixelNetwork, Mapping[str, str]], bytes]
     read: Callable[[bytes], Runtime]
 
 
@@ -70,11 +69,11 @@ def in_torch(network: nn.Module) -> Runtime:
     return run
 
 
-def _write_onnx(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
+def _write_onnx(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
     import onnx
 
     program = torch.onnx.export(
-        _traced(trained),
+        _traced(network),
         dynamo=True,
         opset_version=ONNX_OPSET,
         input_names=["images"],
@@ -106,8 +105,8 @@ def _read_onnx(data: bytes) -> Runtime:
     return run
 
 
-def _write_pt2(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
-    program = _traced(trained)
+def _write_pt2(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
+    program = _traced(network)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has the paths of this machine's source files
     buffer = io.BytesIO()
@@ -119,10 +118,10 @@ def _read_pt2(data: bytes) -> Runtime:
     return in_torch(torch.export.load(io.BytesIO(data)).module())
 
 
-def _write_safetensors(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
+def _write_safetensors(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
     from safetensors.torch import save
 
-    return save(trained.network.state_dict(), dict(metadata))
+    return save(network.network.state_dict(), dict(metadata))
 
 
 def _read_safetensors(data: bytes) -> Runtime:
@@ -136,11 +135,9 @@ def _read_safetensors(data: bytes) -> Runtime:
     return in_torch(PixelNetwork(network.eval(), mean, std))
 
 
-def _traced(trained: TrainedNetwork) -> torch.export.ExportedProgram:
+def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:
     """Return the network's operations for any number of images from one on."""
-    spec = trained.spec
-    network = PixelNetwork(trained.network, spec.mean, spec.std)
-    example = torch.zeros(2, spec.height, spec.width, dtype=torch.uint8)
+    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         # torch's pytree warns about a name that torch itself uses.

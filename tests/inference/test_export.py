@@ -27,7 +27,6 @@ from mnist_lightning.data import idx
 from mnist_lightning.inference import export, formats
 from mnist_lightning.inference.comparison import compare
 from mnist_lightning.inference.latency import Latency, table
-from mnist_lightning.inference.trained import TrainedNetwork
 from tests.conftest import TEST_COUNT, Command, Outcome
 from tests.inference.conftest import TrainedRun
 
@@ -187,8 +186,8 @@ def test_a_file_that_computes_something_else_is_not_written(
 ) -> None:
     right = formats.FORMATS["safetensors"]
 
-    def write(trained: TrainedNetwork, metadata: Mapping[str, str]) -> bytes:
-        return right.write(trained, {**metadata, "pixel_mean": "0.1300"})
+    def write(network: formats.PixelNetwork, metadata: Mapping[str, str]) -> bytes:
+        return right.write(network, {**metadata, "pixel_mean": "0.1300"})
 
     monkeypatch.setitem(formats.FORMATS, "safetensors", dataclasses.replace(right, write=write))
     output = tmp_path / "x.safetensors"

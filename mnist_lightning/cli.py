@@ -45,6 +45,7 @@ examples:
 COMMANDS = ("fit", "validate", "test")
 # Those that need no Trainer, each with the module whose `main` runs it.
 OWN_COMMANDS = {
+    "doctor": "mnist_lightning.doctor",
     "export": "mnist_lightning.inference.export",
 }
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

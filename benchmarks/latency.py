@@ -18,7 +18,8 @@ import torch
 from mnist_lightning import SimpleCNN
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.inference import latency
-from mnist_lightning.inference.formats import FORMATS, PixelNetwork, in_torch
+from mnist_lightning.inference.formats import FORMATS
+from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
 from mnist_lightning.training.environment import environment
 
 

@@ -45,6 +45,7 @@ examples:
 COMMANDS = ("fit", "validate", "test")
 # Those that need no Trainer, each with the module whose `main` runs it.
 OWN_COMMANDS = {
+    "demo": "mnist_lightning.inference.demo",
     "doctor": "mnist_lightning.doctor",
     "export": "mnist_lightning.inference.export",
 }

@@ -61,6 +61,8 @@ def test_the_packages_init_files_import_nothing(source: Path) -> None:
         ("from mnist_lightning.cli import main; main(['--version'])", {"torch", "lightning", "numpy"}),
         ("from mnist_lightning.cli import main; main(['export', '--help'])", {"torch", "lightning", "numpy"}),
         ("from mnist_lightning.cli import main; main(['doctor', '--help'])", {"torch", "lightning", "numpy"}),
+        ("from mnist_lightning.cli import main; main(['demo', '--help'])", {"torch", "lightning", "numpy"}),
+        ("import mnist_lightning.inference.page_server", {"torch", "lightning", "numpy"}),
         ("from mnist_lightning import doctor; [*doctor.check_versions(), *doctor.check_device()]", {"lightning"}),
         ("import mnist_lightning.inference.formats", {"lightning", "torchvision", "torchmetrics", "onnxruntime"}),
         ("import mnist_lightning.data.sources, mnist_lightning.data.idx", {"torch", "lightning"}),

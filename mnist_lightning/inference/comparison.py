@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mnist_lightning.data import idx, sources
 from mnist_lightning.errors import DatasetError
-from mnist_lightning.inference.formats import Runtime
+from mnist_lightning.inference.pixel_network import Runtime
 
 BATCH_SIZE = 500
 

@@ -85,6 +85,7 @@ def _parser() -> CommandParser:
 
 def _export(options: argparse.Namespace) -> None:
     from mnist_lightning.inference import comparison, formats, latency
+    from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
     from mnist_lightning.inference.trained import load
 
     trained = load(options.ckpt_path)
@@ -94,9 +95,9 @@ def _export(options: argparse.Namespace) -> None:
     images, origin = comparison.read_test_images(data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
-    network = formats.PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
+    network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
     data = form.write(network, _metadata(trained, data_dir))
-    exported, reference = form.read(data), formats.in_torch(network)
+    exported, reference = form.read(data), in_torch(network)
     result = comparison.compare(exported, reference, images)
     if not result.matches:
         raise CheckpointError(

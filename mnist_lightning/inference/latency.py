@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_lightning.inference.formats import Runtime
+from mnist_lightning.inference.pixel_network import Runtime
 
 ROUNDS = 5  # each network's turns
 REPEATS = {1: 100, 256: 5}  # answers timed a turn, by batch size

@@ -27,6 +27,7 @@ from mnist_lightning.data import idx
 from mnist_lightning.inference import export, formats
 from mnist_lightning.inference.comparison import compare
 from mnist_lightning.inference.latency import Latency, table
+from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime
 from tests.conftest import TEST_COUNT, Command, Outcome
 from tests.inference.conftest import TrainedRun
 
@@ -186,7 +187,7 @@ def test_a_file_that_computes_something_else_is_not_written(
 ) -> None:
     right = formats.FORMATS["safetensors"]
 
-    def write(network: formats.PixelNetwork, metadata: Mapping[str, str]) -> bytes:
+    def write(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
         return right.write(network, {**metadata, "pixel_mean": "0.1300"})
 
     monkeypatch.setitem(formats.FORMATS, "safetensors", dataclasses.replace(right, write=write))
@@ -215,7 +216,7 @@ def test_a_comparison_takes_rounding_and_nothing_else(logits: list[list[float]],
     found = np.array(logits, dtype=np.float32)
     images = np.array([0, 1], dtype=np.uint8).reshape(2, 1, 1)  # which row to answer
 
-    def runtime(rows: NDArray[np.float32]) -> formats.Runtime:
+    def runtime(rows: NDArray[np.float32]) -> Runtime:
         return lambda images: (rows[images[:, 0, 0]], softmax(rows[images[:, 0, 0]]).astype(np.float32))
 
     result = compare(runtime(found), runtime(expected), images)

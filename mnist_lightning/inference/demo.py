@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from mnist_lightning.inference.page_server import PageServer
     from mnist_lightning.inference.trained import TrainedNetwork
 
-DESCRIPTION = "Open a page to draw digits on, and see what the network makes of them. Only this machine can reach it."
+DESCRIPTION = (
+    "Open a page to draw digits on, and see what the network makes of them. By default only this machine reaches it."
+)
 
 
 def main(args: list[str]) -> int:

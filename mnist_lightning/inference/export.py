@@ -25,7 +25,7 @@ PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetenso
 
 DESCRIPTION = """\
 Write a trained network to a file, read it back in its own runtime, and compare it with the checkpoint on test images:
-labels must be the same on all of them, logits up to rounding. A file that differs is not written (exit code 6).
+labels must be the same on all of them, outputs up to rounding. A file that differs is not written (exit code 6).
 
   onnx         runs in onnxruntime and many others
   pt2          runs in torch, without this package
@@ -102,7 +102,7 @@ def _export(options: argparse.Namespace) -> None:
     if not result.matches:
         raise CheckpointError(
             f"{output} would not compute what {trained.path} does: {result.other_labels} of {result.count:,} labels "
-            f"differ, logits by up to {result.difference:.1e} (rounding explains {result.bound:.1e}); not written"
+            f"differ, outputs by up to {result.difference:.1e} (rounding explains {result.bound:.1e}); not written"
         )
     try:
         durable.replace_file(output, data)
@@ -111,7 +111,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{output}: {len(data):,} bytes, from {trained.path} (epoch {trained.epoch})")
     print(
         f"read back by {form.runtime} and compared with the checkpoint on {result.count:,} images of {origin}:\n"
-        f"same labels on all, logits differ by at most {result.difference:.1e} (rounding explains {result.bound:.1e})"
+        f"same labels on all, outputs differ by at most {result.difference:.1e} (rounding explains {result.bound:.1e})"
     )
     if options.latency:
         print(latency.table(latency.measure({form.runtime: exported, "PyTorch": reference}, images)))

@@ -165,7 +165,7 @@ def test_what_was_done_is_said(
     assert outcome.code == 0, outcome.err
     assert f"{output}: {output.stat().st_size:,} bytes, from checkpoints/version_0/best.ckpt" in outcome.out
     assert f"on {TEST_COUNT} images of {trained_run.data_dir}" in outcome.out
-    assert "same labels on all, logits differ by at most 0.0e+00" in outcome.out
+    assert "same labels on all, outputs differ by at most 0.0e+00" in outcome.out
     assert list(tmp_path.iterdir()) == [output], "nothing is left beside the file"
 
 

@@ -28,6 +28,12 @@ class DatasetError(UserError):
     exit_code = 4
 
 
+class PictureError(UserError, ValueError):
+    """A picture cannot be read, or shows no digit."""
+
+    exit_code = 4
+
+
 class StorageError(UserError):
     """A folder or file cannot be written."""
 
@@ -38,3 +44,12 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
     exit_code = 6
+
+
+def printable(text: str) -> str:
+    r"""Return text that is safe on a terminal: what is not printable, such as escape codes in a file name, is escaped.
+
+    >>> printable("7\x1b[2J.png")
+    '7\\x1b[2J.png'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -8,7 +8,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from mnist_lightning.command_parser import CommandParser
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.errors import ConfigError, PictureError
 
 if TYPE_CHECKING:
     from mnist_lightning.inference.page_server import PageServer
@@ -57,7 +57,7 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
     """
     import numpy as np
 
-    from mnist_lightning.inference.drawing import prepare
+    from mnist_lightning.data.pictures import prepare_drawing
     from mnist_lightning.inference.page_server import DRAWING_SIDE, PageServer
     from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
 
@@ -65,10 +65,13 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
     names = trained.spec.class_names
 
     def recognise(drawing: bytes) -> dict[str, Any]:
-        image = prepare(np.frombuffer(drawing, np.uint8).reshape(DRAWING_SIDE, DRAWING_SIDE))
+        try:
+            image = prepare_drawing(np.frombuffer(drawing, np.uint8).reshape(DRAWING_SIDE, DRAWING_SIDE))
+        except PictureError:
+            return {"label": None}
         _, (probabilities,) = run(image[None])
         return {
-            "label": names[probabilities.argmax()] if image.any() else None,
+            "label": names[probabilities.argmax()],
             "probabilities": probabilities.tolist(),
             "pixels": image.ravel().tolist(),
         }

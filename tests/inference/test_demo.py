@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnist_lightning.data.pictures import prepare_drawing
 from mnist_lightning.data.spec import MNIST_SPEC
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.errors import ConfigError, PictureError
 from mnist_lightning.inference.demo import make_server
-from mnist_lightning.inference.drawing import prepare
 from mnist_lightning.inference.trained import TrainedNetwork, load
 from mnist_lightning.models.cnn import SimpleCNN
 from tests.conftest import Command
@@ -25,30 +25,31 @@ def centre_of_mass(image: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tu
     return float(np.average(rows, weights=image)), float(np.average(columns, weights=image))
 
 
-@pytest.mark.parametrize(("height", "width"), [(280, 280), (200, 40), (40, 200), (1, 1), (280, 3)])
+@pytest.mark.parametrize(("height", "width"), [(280, 280), (200, 40), (40, 200), (1, 1), (280, 22), (22, 280)])
 def test_a_drawing_is_fitted_into_20_pixels_and_centred_by_its_mass(height: int, width: int) -> None:
     ink = np.zeros((280, 280), np.uint8)
     ink[280 - height :, :width] = 255
-    image = prepare(ink)
+    image = prepare_drawing(ink)
     assert image.shape == (28, 28)
     assert image.max() == 255
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
     assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
-    # Placed by whole pixels: the centre is at most half a pixel off the middle of 28, which is 13.5.
-    assert np.abs(np.array(centre_of_mass(image)) - 13.5).max() <= 0.5
+    # Moved by whole pixels towards MNIST's centre, 14; grey levels are whole numbers too.
+    assert np.abs(np.array(centre_of_mass(image)) - 14).max() <= 0.51
 
 
 def test_the_centre_of_mass_and_not_of_the_box_is_centred() -> None:
     ink = np.zeros((280, 280), np.uint8)
     ink[40:240, 100:120] = 255  # an L: more ink at the bottom left
     ink[200:240, 100:240] = 255
-    assert np.abs(np.array(centre_of_mass(prepare(ink))) - 13.5).max() <= 0.5
+    assert np.abs(np.array(centre_of_mass(prepare_drawing(ink))) - 14).max() <= 0.51
 
 
-def test_an_empty_drawing_is_black_and_has_no_label(trained_run: TrainedRun) -> None:
-    assert not prepare(np.zeros((280, 280), np.uint8)).any()
+def test_an_empty_drawing_has_no_label(trained_run: TrainedRun) -> None:
+    with pytest.raises(PictureError, match="no digit found"):
+        prepare_drawing(np.zeros((280, 280), np.uint8))
     with make_server(load("best", trained_run.root), "127.0.0.1", 0) as server:
-        assert json.loads(server.answer(bytes(280 * 280)))["label"] is None
+        assert json.loads(server.answer(bytes(280 * 280))) == {"label": None}
 
 
 def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
@@ -58,7 +59,7 @@ def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
     with make_server(trained, "127.0.0.1", 0) as server:
         answer = json.loads(server.answer(ink.tobytes()))
         about = json.loads(server.pages["/network"][0])
-    assert answer["pixels"] == prepare(ink).ravel().tolist()
+    assert answer["pixels"] == prepare_drawing(ink).ravel().tolist()
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-6)
     assert answer["label"] == str(np.argmax(answer["probabilities"]))
     assert about == {"class_names": list("0123456789"), "checkpoint": "x.ckpt, epoch 3"}

@@ -201,6 +201,19 @@ def test_a_digit_can_be_drawn_with_the_keyboard_alone(page: webdriver.Chrome) ->
     wait_for_label(page, "…")
 
 
+def test_a_server_that_is_gone_is_said_and_found_again(page: webdriver.Chrome) -> None:
+    draw(page, SEVEN)
+    wait_for_label(page, "7")
+    page.set_network_conditions(offline=True, latency=0, throughput=0)
+    draw(page, [(60, 250), (61, 250)])
+    wait_for_label(page, "no answer")
+    assert not any(bars(page))
+    page.set_network_conditions(offline=False, latency=0, throughput=-1)
+    page.find_element(By.ID, "clear").click()
+    draw(page, SEVEN)
+    wait_for_label(page, "7")
+
+
 def test_nothing_comes_from_elsewhere_and_the_browser_finds_no_fault(
     page: webdriver.Chrome, server: PageServer
 ) -> None:

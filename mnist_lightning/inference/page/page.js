@@ -100,8 +100,9 @@ async function ask() {
     });
     if (!reply.ok) throw new Error(reply.statusText);
     const result = await reply.json();
-    if (!empty) show(result);
+    if (!empty) show(result.label === null ? null : result);
   } catch {
+    show(null);
     answer.textContent = "no answer";
   }
   busy = false;

@@ -29,6 +29,7 @@ from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunRe
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.divergence import DivergenceGuard
+from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.resume_guard import ResumeGuard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.tensorboard import RunLogger
@@ -93,6 +94,7 @@ class TrainerCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
+        self.command = args[0]
         self.located: runs.Located | None = None  # the checkpoint to start from or to score
         self.checkpoint: dict[str, Any] = {}  # its content
         self.run: runs.Run | None = None  # the run that is trained or scored
@@ -103,6 +105,7 @@ class TrainerCLI(LightningCLI):
         guard_configs()
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
+        keep_freed_memory()
         try:
             super().__init__(
                 Classifier,
@@ -130,15 +133,14 @@ class TrainerCLI(LightningCLI):
             if self.lock:
                 self.lock.release()
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the commands and which arguments of the Trainer's methods are no options."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in LightningCLI
+        """Return the command and which arguments of the Trainer's method are no options.
+
+        Only that of this command line: a parser takes a quarter of a second to make.
+        """
         ours = {"model", "datamodule", "weights_only"}  # only weights are read, whoever asks
-        return {
-            "fit": ours | {"train_dataloaders", "val_dataloaders"},
-            "validate": ours | {"dataloaders"},
-            "test": ours | {"dataloaders"},
-        }
+        loaders = {"train_dataloaders", "val_dataloaders"} if self.command == "fit" else {"dataloaders"}
+        return {self.command: ours | loaders}
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
@@ -163,6 +165,9 @@ class TrainerCLI(LightningCLI):
         """Add the callbacks that can be tuned by name."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Whether `fit` ends with `test` of the run's best."
+        )
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
@@ -270,11 +275,13 @@ class TrainerCLI(LightningCLI):
             raise CheckpointError(f"{self.resume_guard.path} cannot be resumed from: {reason}") from error
 
     def after_fit(self) -> None:
-        """See that something was trained."""
+        """See that something was trained, and test it if that was asked for."""
         if self.trainer.global_step == self.checkpoint.get("global_step", 0):
             raise ConfigError(
                 "nothing was trained: trainer.max_epochs, max_steps, max_time or limit_train_batches leaves no step"
             )
+        if self.config_init["fit"].test_after_fit and self.run:
+            TrainerCLI(["test", "--ckpt_path", f"{self.run.name}/best", f"--trainer.default_root_dir={self.run.root}"])
 
     def after_validate(self) -> None:
         """See that something was scored."""

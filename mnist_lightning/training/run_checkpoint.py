@@ -97,6 +97,12 @@ class RunCheckpoint(ModelCheckpoint):
             self._wanted, self._saved_at_s = False, time.monotonic()
         self._end_if_signalled(trainer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is restored; the monitor, which an epoch without validation has none of, is not."""
+        state = super().state_dict()
+        del state["monitor"]
+        return state
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, also where the folder has another path than when the checkpoint was saved."""
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})

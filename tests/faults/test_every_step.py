@@ -18,6 +18,13 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
     # No loss improves by 100: it stops in the last of the three epochs.
     "early stopping": ("--early_stopping.min_delta", "100", "--early_stopping.patience", "2"),
     "no validation": ("--data.val_size", "0"),
+    # Every option whose state or randomness a checkpoint must carry on.
+    "the best recipe": (
+        *("--model.optimizer", "muon", "--model.weight_decay", "0.1", "--model.schedule", "cosine"),
+        *("--model.warmup", "0.2", "--model.ema_decay", "0.9", "--model.label_smoothing", "0.1"),
+        *("--data.rotation", "10", "--data.scale", "0.1", "--data.shear", "5", "--data.shift", "2"),
+        *("--data.elastic", "1"),
+    ),
     "counted in steps": ("--trainer.max_epochs", "-1", "--trainer.max_steps", "24"),
 }
 
@@ -35,7 +42,9 @@ def check(fit: Command, command: Command, root: Path, options: Sequence[str], st
         assert resumed.code == 0, f"stopped at batch {batch}: {resumed}"
         folder = root / "checkpoints" / f"version_{version}"
         again = content(folder)
-        for part in ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step"):
+        parts = ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step")
+        averaging = {"current_model_state", "averaging_state"} & unbroken.keys()
+        for part in (*parts, *averaging):
             assert_same(again[part], unbroken[part], f"stopped at batch {batch}: {part}")
         for key, state in unbroken["callbacks"].items():
             for name in state.keys() & {"wait_count", "best_score", "stopped_epoch", "best_model_score"}:

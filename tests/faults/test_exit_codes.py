@@ -23,7 +23,7 @@ from tests.conftest import Command
 
 pytestmark = pytest.mark.slow
 
-RUN = Path("checkpoints/version_0")
+RUN, LOGS = Path("checkpoints/version_0"), Path("lightning_logs/version_0")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,22 @@ def a_run_stopped_within_its_epoch(stage: Stage) -> None:
     with pytest.MonkeyPatch.context() as patch:
         a_signal("SIGTERM", Classifier, "training_step")(Stage(stage.run, patch, stage.data_dir))
         assert stage.run("fit", "--trainer.max_epochs", "1").code == 143
+
+
+def a_run_that_lost(path: Path) -> Fault:
+    def prepare(stage: Stage) -> None:
+        a_run(stage)
+        path.unlink()
+
+    return prepare
+
+
+def a_run_with(path: Path, text: str) -> Fault:
+    def prepare(stage: Stage) -> None:
+        a_run(stage)
+        path.write_text(text)
+
+    return prepare
 
 
 def a_config_that(text: str) -> Fault:
@@ -182,6 +198,16 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (0, a_run, "validate", "validation accuracy"),
     (0, a_run, "test", "written to lightning_logs/version_0/test.json"),
     (0, a_run, "fit --ckpt_path last", "version_0 has finished"),
+    (0, a_run, "fit --ckpt_path last --trainer.max_epochs 2 --trainer.max_steps 3", "trained 8 steps; a larger"),
+    (0, a_run_with(LOGS / "test.json", '{"correct": 1'), "test", "written to lightning_logs/version_0/test.json"),
+    (0, a_run_that_lost(LOGS / "config.yaml"), "test", "config.yaml is missing: going by the options that"),
+    (0, a_run_that_lost(RUN / "manifest.json"), "fit --ckpt_path last --trainer.max_epochs 2", "best epoch"),
+    (
+        0,
+        a_run_with(RUN / "manifest.json", '{"check'),
+        "test",
+        "cannot be read; going by each checkpoint's own checksums",
+    ),
     # 1 what nobody foresaw
     (1, a_program_that_fails, "fit", "unexpected ZeroDivisionError: division by zero; --debug shows where"),
     (1, a_reader_who_has_gone, "fit", "nobody reads the output any more"),
@@ -203,6 +229,12 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (2, a_run_in_use, "fit --ckpt_path last", "version_0 is being trained by another process"),
     (2, a_run_without_validation, "validate", "validate has no images to score"),
     (2, a_run_stopped_within_its_epoch, "fit --ckpt_path last --data.batch_size 8", "cannot become 8 within an epoch"),
+    (
+        2,
+        a_run_with(LOGS / "config.yaml", "model: {"),
+        "test",
+        "lightning_logs/version_0/config.yaml, line 1 is not YAML",
+    ),
     # 3 training diverged
     (3, a_loss_that_is_not_finite, "fit", "epoch 0, batch 0, step 0: the loss is nan"),
     (3, a_gradient_that_is_not_finite, "fit", "epoch 0, batch 0, step 0: the norm of the gradient is"),
@@ -230,8 +262,8 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     # 6 checkpoint
     (6, nothing, "test", "there is no run"),
     (6, nothing, "fit --ckpt_path last", "there is no run"),
-    (6, an_older_run, "test", "version_1 in"),
     (6, an_older_run, "test", "has no checkpoint; version_0 has: --ckpt_path version_0/best"),
+    (6, an_older_run, "fit --ckpt_path last", "has no checkpoint; version_0 has: --ckpt_path version_0/last"),
     (6, nothing, "test --ckpt_path none.ckpt", "none.ckpt: no such checkpoint file"),
     (6, nothing, "test --ckpt_path https://127.0.0.1:9/x.ckpt", "only local checkpoint files are read"),
     (6, a_file_in_place_of("it.ckpt"), "test --ckpt_path it.ckpt", "it.ckpt is not a checkpoint, or a damaged one"),

@@ -139,6 +139,12 @@ class MNISTDataModule(LightningDataModule):
     ) -> BatchLoader:
         images, labels = file
         trainer = self.trainer  # None when a person asks for a loader by hand
+        batches = -(-len(labels if indices is None else indices) // batch_size)
+        if shuffle_seed is None and trainer and batches < trainer.world_size:
+            raise ConfigError(
+                f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} images to be scored"
+                f"; use --trainer.devices {batches}"
+            )
         return BatchLoader(
             images,
             labels,

@@ -4,6 +4,7 @@ Nothing heavy is imported before it is needed: `--help` and `--version` import n
 """
 
 import errno
+import importlib
 import logging
 import signal
 import sys
@@ -16,13 +17,14 @@ from mnist_lightning.errors import StorageError, UserError
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate and test SimpleCNN on MNIST.
+Train, validate and test SimpleCNN on MNIST, and use it.
 
 commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the 10,000 test images
-             (without --ckpt_path, both take the best checkpoint of the newest run)
+  predict    label your own pictures of digits
+             (without --ckpt_path, these take the best checkpoint of the newest run)
 
 options:
   --help     this text; after a command, every option it has
@@ -34,16 +36,20 @@ examples:
   python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
   python -m mnist_lightning fit --ckpt_path last
   python -m mnist_lightning test
+  python -m mnist_lightning predict digit.png
   tensorboard --logdir lightning_logs
 """
 
-COMMANDS = ("fit", "validate", "test")
+# The commands that need no Trainer, each a module with `main(args) -> exit code`.
+OWN_COMMANDS = {"predict": "mnist_lightning.inference.predict_command"}
+TRAINER_COMMANDS = ("fit", "validate", "test")
+COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
+    """Run a command and exit: 0 done, 1 done in part, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
 
     Args:
         args: The command line without the program's name; None takes `sys.argv`.
@@ -67,6 +73,9 @@ def _run(args: list[str], *, debug: bool) -> int:
     try:
         if args[0] not in COMMANDS:
             return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
+        if args[0] in OWN_COMMANDS:
+            own: int = importlib.import_module(OWN_COMMANDS[args[0]]).main(args[1:])
+            return own
         from mnist_lightning.trainer_cli import TrainerCLI
 
         if not debug:
@@ -86,7 +95,8 @@ def _run(args: list[str], *, debug: bool) -> int:
         # Lightning turns an interruption while it trains into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        return _fail("interrupted; fit --ckpt_path last goes on from the last finished epoch", 130)
+        goes_on = "; fit --ckpt_path last goes on from the last finished epoch" if args[0] == "fit" else ""
+        return _fail(f"interrupted{goes_on}", 130)
     except Exception as error:
         if debug:
             raise

@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.nn import functional as F
 
 from mnist_lightning import SimpleCNN
-from mnist_lightning.training.checkpoint import DurableCheckpointIO
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from mnist_lightning.training.environment import environment
 
 STEPS_AN_EPOCH = 860  # 55,000 images in batches of 64

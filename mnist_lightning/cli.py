@@ -4,27 +4,29 @@ Nothing heavy is imported before it is needed: `--help` and `--version` import n
 """
 
 import errno
-import importlib
+import io
 import logging
 import signal
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from types import FrameType
 
 from mnist_lightning.errors import StorageError, UserError
+from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate and test SimpleCNN on MNIST, and use it.
+Train, validate, test and use SimpleCNN on MNIST.
 
 commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the 10,000 test images
   predict    label your own pictures of digits
-             (without --ckpt_path, these take the best checkpoint of the newest run)
+             (without --ckpt_path, all of these take the best checkpoint of the newest run)
 
 options:
   --help     this text; after a command, every option it has
@@ -40,12 +42,13 @@ examples:
   tensorboard --logdir lightning_logs
 """
 
-# The commands that need no Trainer, each a module with `main(args) -> exit code`.
-OWN_COMMANDS = {"predict": "mnist_lightning.inference.predict_command"}
-TRAINER_COMMANDS = ("fit", "validate", "test")
-COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
+COMMANDS = ("fit", "validate", "test")
+# Those that need no Trainer, each with the module whose `main` runs it.
+OWN_COMMANDS = {
+    "predict": "mnist_lightning.inference.predict_command",
+}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -55,6 +58,9 @@ def main(args: list[str] | None = None) -> None:
         args: The command line without the program's name; None takes `sys.argv`.
     """
     args = sys.argv[1:] if args is None else args
+    for stream in (sys.stdout, sys.stderr):  # a name that cannot be encoded must not end the program
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help"):
@@ -71,11 +77,10 @@ def main(args: list[str] | None = None) -> None:
 def _run(args: list[str], *, debug: bool) -> int:
     before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
     try:
+        if args[0] in OWN_COMMANDS:
+            return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
         if args[0] not in COMMANDS:
             return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
-        if args[0] in OWN_COMMANDS:
-            own: int = importlib.import_module(OWN_COMMANDS[args[0]]).main(args[1:])
-            return own
         from mnist_lightning.trainer_cli import TrainerCLI
 
         if not debug:
@@ -85,7 +90,12 @@ def _run(args: list[str], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        send_nowhere(1)
+        return _fail("nobody reads the output any more", 1)
     except OSError as error:
+        if error.errno == errno.EIO and leave_closed_terminal():
+            return 128 + signal.SIGHUP
         if debug:
             traceback.print_exc()
         if error.errno not in DISK_ERRORS:
@@ -95,8 +105,8 @@ def _run(args: list[str], *, debug: bool) -> int:
         # Lightning turns an interruption while it trains into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        goes_on = "; fit --ckpt_path last goes on from the last finished epoch" if args[0] == "fit" else ""
-        return _fail(f"interrupted{goes_on}", 130)
+        advice = "; fit --ckpt_path last goes on from what was saved last" if args[0] == "fit" else ""
+        return _fail(f"interrupted{advice}", 130)
     except Exception as error:
         if debug:
             raise
@@ -111,25 +121,28 @@ def _run(args: list[str], *, debug: bool) -> int:
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End with the code that a shell gives a process ended by the signal; while it trains, the run saves first."""
+    leave_closed_terminal()
     sys.exit(128 + number)
 
 
 def _fail(line: str, exit_code: int) -> int:
-    print(f"error: {line}", file=sys.stderr)
+    tell(f"error: {line}")
     return exit_code
 
 
 def _nearest_command(name: str) -> str:
     import difflib
 
-    matches = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(COMMANDS)}"
+    commands = (*COMMANDS, *OWN_COMMANDS)
+    matches = difflib.get_close_matches(name, commands, n=1)
+    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(commands)}"
 
 
 def _quieten() -> None:
     """Silence what is no news to the user: adverts, hardware that is not there, others' deprecations."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's table was asked for
     # We check the folder ourselves: only a run that is resumed in place finds checkpoints there.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
     # torch's pytree warns about a name that torch itself uses, called through Lightning 2.6.

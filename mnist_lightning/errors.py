@@ -44,12 +44,3 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
     exit_code = 6
-
-
-def printable(text: str) -> str:
-    r"""Return text that is safe on a terminal: what is not printable, such as escape codes in a file name, is escaped.
-
-    >>> printable("7\x1b[2J.png")
-    '7\\x1b[2J.png'
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

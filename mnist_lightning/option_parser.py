@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,11 @@ from typing import ClassVar, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+
+from mnist_lightning.terminal import tell
+
+LONGEST_LINE = 300  # characters of a message
+GROUP_OPTIONS = ("--trainer", "--model", "--data", "--early_stopping", "--checkpoint")
 
 
 class OptionParser(LightningArgumentParser):
@@ -23,7 +29,7 @@ class OptionParser(LightningArgumentParser):
         names = {option for action in parser._actions for option in action.option_strings}
         for choices in (action.choices for action in parser._actions if isinstance(action.choices, dict)):
             names |= {option for arg in self.command_line[:1] for option in choices[arg]._option_string_actions}
-        print(f"error: {short_message(message, self.command_line, names)}", file=sys.stderr)
+        tell(f"error: {short_message(message, self.command_line, names)}")
         sys.exit(2)
 
 
@@ -39,12 +45,10 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         key = match[1] or match[2]
         if match[2]:
             return f"options and --config come after the subcommand: fit --config FILE (found {key} before it)"
-        return f"unknown option {key}{_place(key, args)}{_nearest(f'--{key}', names)}"
+        return f"unknown option {key}{place_of(key, args)}{_nearest(f'--{key}', names)}"
     if match := re.search(r"unrecognized arguments: (.+)", message):
         option = match[1].split()[0].split("=")[0]
         return f"unknown option {option}{_nearest(option, names)}"
-    if message.startswith("Problems parsing config"):
-        return next(filter(None, map(_yaml_fault, config_files(args))), message.splitlines()[0])
     if match := re.match(r'Parser key "config":\s*(.+)', message):
         return match[1]
     if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):
@@ -54,9 +58,14 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         if expected and given:
             allowed = " or ".join(dict.fromkeys(name.strip(". ").removeprefix("typing.Literal") for name in expected))
             typed = any(arg.split("=")[0] == f"--{key}" for arg in args)
-            place = "" if typed else _place(key, args)
-            return f"{key}{place} must be {allowed}, got {given[1]}"
-    return "\n".join(message.strip().splitlines()[:5])
+            place = "" if typed else place_of(key, args)
+            return f"{key}{place} must be {allowed}, got {shortened(given[1])}"
+    return "\n".join(map(shortened, message.strip().splitlines()[:5]))
+
+
+def shortened(line: str) -> str:
+    """Return a line without the end that no screen has room for."""
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} …"
 
 
 def _nearest(option: str, names: Iterable[str]) -> str:
@@ -64,7 +73,7 @@ def _nearest(option: str, names: Iterable[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else "; --help lists the options"
 
 
-def _place(key: str, args: Sequence[str]) -> str:
+def place_of(key: str, args: Sequence[str]) -> str:
     """Return ` in FILE, line N` when a config file on the command line sets the key."""
     for file in reversed(config_files(args)):
         try:
@@ -81,17 +90,7 @@ def _place(key: str, args: Sequence[str]) -> str:
 
 
 def config_files(args: Sequence[str]) -> list[str]:
-    """Return the config files that a command line names."""
-    files = [after for before, after in itertools.pairwise(args) if before in ("-c", "--config")]
-    return files + [arg.removeprefix("--config=") for arg in args if arg.startswith("--config=")]
-
-
-def _yaml_fault(file: str) -> str | None:
-    try:
-        yaml.compose(Path(file).read_text())
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        return f"{file}{line} is not YAML: {error.problem}"
-    except (UnicodeError, yaml.YAMLError) as error:
-        return f"{file} is not YAML: {str(error).splitlines()[0]}"
-    return None
+    """Return the config files that a command line names, those of single groups (`--model FILE`) included."""
+    pairs = [*itertools.pairwise(args), *(arg.split("=", 1) for arg in args if "=" in arg)]
+    whole = [file for option, file in pairs if option in ("-c", "--config")]
+    return whole + [file for option, file in pairs if option in GROUP_OPTIONS and os.path.isfile(file)]

@@ -4,13 +4,15 @@ A run has one number and two folders, `lightning_logs/version_7` and `checkpoint
 checkpoints lists each with its SHA-256; a file that does not match is damaged and is never read.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import pickle
 import re
+import shutil
 import struct
-import sys
 import tempfile
 import warnings
 import zipfile
@@ -23,9 +25,13 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from mnist_lightning.durable import remove_parts
 from mnist_lightning.errors import CheckpointError, ConfigError, StorageError
+from mnist_lightning.terminal import tell
 
 LOGS, CHECKPOINTS = "lightning_logs", "checkpoints"
+VERSION = "version_(0|[1-9][0-9]{0,17})"  # the name of a run's folders
+REFERENCE = f"(?:{VERSION}/)?(?:best|last)"  # what names a run's checkpoint
 MANIFEST = "manifest.json"
 BEST, LAST = "best.ckpt", "last.ckpt"
 NETWORK_PREFIX = "network."
@@ -48,6 +54,16 @@ LOAD_ERRORS = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
+
+
+# What a checkpoint has besides its weights when a training can go on from it: keys of Lightning's.
+TRAINING_STATE = {
+    "pytorch-lightning_version": str,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "callbacks": dict,
+    "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": int}}}},
+}
 
 
 @dataclass(frozen=True)
@@ -97,8 +113,8 @@ class Run:
         return self.root / CHECKPOINTS / self.name
 
     def entries(self) -> list[Entry]:
-        """Return what the manifest lists, oldest first; nothing when there is none."""
-        return read_manifest(self.checkpoints)
+        """Return the run's checkpoints, oldest first."""
+        return read_entries(self.checkpoints)
 
     def best_entry(self) -> Entry | None:
         """Return the entry that validation chose; None without validation."""
@@ -110,14 +126,11 @@ class Run:
         Raises:
             CheckpointError: If there is none, or it is damaged.
         """
-        best, entries = self.checkpoints / BEST, self.entries()
-        if not entries and best.is_file():
-            return best  # without a manifest, the file's own checksums decide when it is read
-        ranked = by_rank(entries)
+        best, ranked = self.checkpoints / BEST, by_rank(self.entries())
         if not ranked:
             return self.last()
         if best.exists() and not any(matches(best, entry.sha256) for entry in ranked):
-            _say(f"{best} is damaged")
+            tell(f"{best} is damaged")
             ranked = ranked[:1]  # only its twin may take its place: the next best is another result
         for entry in ranked:
             for path in (best, self.checkpoints / entry.file):
@@ -136,16 +149,18 @@ class Run:
         entries = sorted(self.entries(), key=lambda entry: -entry.global_step)
         last = self.checkpoints / LAST
         if entries and last.exists() and not any(matches(last, entry.sha256) for entry in entries):
-            _say(f"{last} is damaged; using an older copy")
+            tell(f"{last} is damaged; using an older copy")
         for entry in entries:
             for path in (last, self.checkpoints / entry.file):
                 if matches(path, entry.sha256):
                     return path
                 if path != last and path.exists():
-                    _say(f"{path} is damaged; using an older checkpoint")
-        if not entries and last.is_file():
-            return last  # no manifest: the file's own checksums decide when it is read
-        raise CheckpointError(f"{self.name} in {self.root.resolve()} has no checkpoint; train one with fit")
+                    tell(f"{path} is damaged; using an older checkpoint")
+        others = (run for run in all_runs(self.root) if run.version != self.version and run.entries())
+        other = next(others, None)
+        advice = f"{other.name} has: --ckpt_path {other.name}/best" if other else "train one with fit"
+        none = "no checkpoint that verifies" if entries else "no checkpoint"
+        raise CheckpointError(f"{self.name} in {self.root.resolve()} has {none}; {advice}")
 
 
 @dataclass(frozen=True)
@@ -208,16 +223,43 @@ def lock(run: Run) -> FileLock:
         guard.acquire()
     except Timeout:
         raise ConfigError(f"{run.name} is being trained by another process; wait for it, or start a new run") from None
-    for part in run.checkpoints.glob(".*.part"):  # left by a process that was killed while it saved
-        part.unlink()
+    for folder in (run.logs, run.checkpoints):
+        remove_parts(folder)
     return guard
+
+
+def discard(run: Run) -> None:
+    """Remove a run's folders, and those they stand in where nothing else is left there."""
+    for folder in (run.logs, run.checkpoints):
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+
+def all_runs(root: Path) -> list[Run]:
+    """Return the runs, newest first: the one with the highest number."""
+    folders = [folder for kind in (LOGS, CHECKPOINTS) if (root / kind).is_dir() for folder in (root / kind).iterdir()]
+    versions = {int(match[1]) for folder in folders if (match := re.fullmatch(VERSION, folder.name))}
+    return [Run(root, version) for version in sorted(versions, reverse=True)]
 
 
 def newest(root: Path) -> Run | None:
     """Return the run with the highest number, or None."""
-    names = [entry.name for kind in (LOGS, CHECKPOINTS) if (root / kind).is_dir() for entry in (root / kind).iterdir()]
-    versions = [int(match[1]) for name in names if (match := re.fullmatch(r"version_(\d+)", name))]
-    return Run(root, max(versions)) if versions else None
+    return next(iter(all_runs(root)), None)
+
+
+def named(reference: str, root: Path) -> Run:
+    """Return the run that `best`, `last`, `version_3/best` or `version_3/last` speaks of.
+
+    Raises:
+        CheckpointError: If there is no such run.
+    """
+    match = re.fullmatch(REFERENCE, reference)
+    run = Run(root, int(match[1])) if match and match[1] else newest(root)
+    if run is None or not run.checkpoints.is_dir():
+        wanted = run.name if run else "run"
+        raise CheckpointError(f"there is no {wanted} in {root.resolve() / CHECKPOINTS}; train one with fit")
+    return run
 
 
 def locate(reference: str, root: Path) -> Located:
@@ -230,19 +272,22 @@ def locate(reference: str, root: Path) -> Located:
     Raises:
         CheckpointError: If there is no such run or file, or it is damaged.
     """
-    match = re.fullmatch(r"(?:version_(\d+)/)?(best|last)", reference)
-    if match:
-        run = Run(root, int(match[1])) if match[1] else newest(root)
-        if run is None or not run.checkpoints.is_dir():
-            wanted = f"version_{match[1]}" if match[1] else "run"
-            raise CheckpointError(f"there is no {wanted} in {root.resolve() / CHECKPOINTS}; train one with fit")
-        return Located(run.best() if match[2] == "best" else run.last(), run)
+    if re.fullmatch(REFERENCE, reference):
+        run = named(reference, root)
+        return Located(run.best() if reference.endswith("best") else run.last(), run)
     if "://" in reference or reference.split(":")[0] == "registry":
         raise CheckpointError(f"{reference}: only local checkpoint files are read; download it first")
     path = Path(reference)
     if not os.path.isfile(path):  # unlike path.is_file(), also where the name is too long
         raise CheckpointError(f"{reference}: no such checkpoint file; best, last and version_3/best are understood too")
-    return Located(path, _run_of(path))
+    return Located(path, run_of(path))
+
+
+def run_of(path: Path) -> Run | None:
+    """Return the run in whose folder a checkpoint lies, or None."""
+    folder = path.resolve().parent
+    match = re.fullmatch(VERSION, folder.name)
+    return Run(folder.parent.parent, int(match[1])) if match and folder.parent.name == CHECKPOINTS else None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -269,6 +314,30 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not checkpoint["global_step"]:
         raise CheckpointError(f"{path} holds untrained weights (no optimizer step was taken)")
     return dict(checkpoint)
+
+
+def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint holds a training's state, and not just weights.
+
+    Args:
+        path: Named in the error.
+        checkpoint: What `read_checkpoint` returned.
+
+    Raises:
+        CheckpointError: If a part is missing or is something else.
+    """
+    if fault := _misfit(checkpoint, TRAINING_STATE):
+        raise CheckpointError(f"{path} can be scored but not resumed: it holds no state of a training ({fault})")
+
+
+def _misfit(value: Any, form: Any, name: str = "") -> str:
+    """Return where a value first departs from a form: a type, or a dictionary of forms."""
+    if not isinstance(form, dict):
+        return "" if isinstance(value, form) else f"{name} is {type(value).__name__}"
+    if not isinstance(value, dict):
+        return f"{name} is {type(value).__name__}"
+    missing = (f"no {key}" for key in form if key not in value)
+    return next(missing, "") or next(filter(None, (_misfit(value[key], form[key], key) for key in form)), "")
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
@@ -298,6 +367,40 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
             raise CheckpointError(f"{path} holds weights that are not finite: {key}")
 
 
+def read_entries(folder: Path) -> list[Entry]:
+    """Return the checkpoints of a folder, oldest first: as listed or, without a manifest, as the files themselves say.
+
+    A file that does not verify is left out, and named.
+    """
+    if listed := read_manifest(folder):
+        return listed
+    found: dict[str, Entry] = {}
+    faults: list[CheckpointError] = []
+    copies = (BEST, LAST)
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: (path.name in copies, path.name)):
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            faults.append(error)
+            continue
+        digest = sha256(path)
+        # A copy may be the only one left; the name it is listed under is then nobody's.
+        name = f"epoch={checkpoint['epoch']:02d}.ckpt" if path.name in copies else path.name
+        found.setdefault(digest, entry_of(name, digest, checkpoint))
+    if faults:
+        more = f", and {len(faults) - 1} more in this folder" if faults[1:] else ""
+        tell(f"{faults[0]}{more}")
+    return sorted(found.values(), key=lambda entry: entry.global_step)
+
+
+def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:
+    """Return the manifest's entry for a checkpoint of this name, digest and content."""
+    metrics = checkpoint.get("metrics", {})
+    if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
+        metrics = {}
+    return Entry(file, digest, checkpoint["epoch"], checkpoint["global_step"], metrics)
+
+
 def read_manifest(folder: Path) -> list[Entry]:
     """Return the manifest's entries, oldest first; nothing when the folder has none or it cannot be read."""
     path = folder / MANIFEST
@@ -313,14 +416,18 @@ def read_manifest(folder: Path) -> list[Entry]:
                 raise ValueError(f"{entry.file} is not listed as it should be")
         return entries
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _say(f"{folder / MANIFEST} cannot be read ({error}); going by each file's own checksums")
+        tell(f"{folder / MANIFEST} cannot be read ({error}); going by each file's own checksums")
         return []
 
 
 def by_rank(entries: list[Entry]) -> list[Entry]:
     """Return the validated entries: highest `val_acc` first, of equals the lower `val_loss`, of equals the older."""
-    validated = [entry for entry in entries if "val_acc" in entry.metrics]
-    return sorted(validated, key=lambda entry: (-entry.metrics["val_acc"], entry.metrics.get("val_loss", 0.0)))
+
+    def rank(entry: Entry) -> tuple[float, float]:
+        val_acc, val_loss = entry.metrics["val_acc"], entry.metrics.get("val_loss", 0.0)
+        return -val_acc, val_loss if math.isfinite(val_loss) else math.inf
+
+    return sorted((entry for entry in entries if "val_acc" in entry.metrics), key=rank)
 
 
 def manifest_text(entries: list[Entry]) -> str:
@@ -329,17 +436,19 @@ def manifest_text(entries: list[Entry]) -> str:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file, in hex; nothing where there is no file that can be read."""
+    try:
+        if path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        pass
+    return ""
 
 
 def matches(path: Path, digest: str) -> bool:
     """Tell whether a file is there, readable, and has this SHA-256."""
-    try:
-        return path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES and sha256(path) == digest
-    except OSError:
-        return False
+    return digest != "" and sha256(path) == digest
 
 
 def _verify(path: Path) -> None:
@@ -367,13 +476,3 @@ def _verify(path: Path) -> None:
         raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({error})") from error
     if broken:
         raise CheckpointError(f"{path} is damaged: checksum of {broken!r}")
-
-
-def _run_of(path: Path) -> Run | None:
-    folder = path.resolve().parent
-    match = re.fullmatch(r"version_(\d+)", folder.name)
-    return Run(folder.parent.parent, int(match[1])) if match and folder.parent.name == CHECKPOINTS else None
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

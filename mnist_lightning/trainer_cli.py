@@ -4,8 +4,8 @@ It finds the checkpoint and the saved config that a command works on, makes or r
 everything else to Lightning.
 """
 
-import shutil
 import sys
+from collections.abc import Container, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,39 +18,66 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch.utils import deterministic
 
 from mnist_lightning import runs
-from mnist_lightning.config_guard import check_files, guard_configs
+from mnist_lightning.config_guard import check_files, guard_configs, read_config
 from mnist_lightning.data.mnist import MNISTDataModule
+from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import CheckpointError, ConfigError
-from mnist_lightning.option_parser import OptionParser, config_files
+from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
+from mnist_lightning.option_parser import OptionParser, config_files, place_of
+from mnist_lightning.terminal import printable, tell
 from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunReport, ScoreReport
-from mnist_lightning.training.checkpoint import DurableCheckpointIO, RunCheckpoint, mend, replace_file
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.divergence import DivergenceGuard
+from mnist_lightning.training.memory import keep_freed_memory
+from mnist_lightning.training.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.tensorboard import RunLogger
 from mnist_lightning.training.trainer import AutoTrainer
 
 CONFIG = "config.yaml"
+NOTE = "# up to step"  # begins the lines that say what a resumption changed
 
-# What decides which images an epoch serves, and in which order.
-ORDER_OF_IMAGES = ("seed_everything", "data.batch_size", "data.val_size", "data.split_seed", "data.data_dir")
+# The option groups, and whose arguments they are.
+GROUPS = {
+    "trainer": signature(Trainer).parameters | signature(AutoTrainer).parameters,
+    "model": signature(Classifier).parameters,
+    "data": signature(MNISTDataModule).parameters,
+    "early_stopping": signature(EarlyStopping).parameters,
+    "checkpoint": signature(RunCheckpoint).parameters,
+}
+
+CKPT_PATH_HELP = (
+    "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
+    "`fit` goes on in the run's own folders from `last`, and in a run of its own from any other."
+)
 
 
 class SaveConfig(SaveConfigCallback):
     """Write the complete config of a training run into its log folder, for `fit --config` to use again.
 
+    A resumed run's file holds the options in force; what they were before stands above them, in comments.
+
     Args:
         parser: The parser of `fit`.
         config: What it parsed.
         folder: The run's log folder.
+        changed: The options that differ from those before, when the run is resumed.
+        step: The optimizer step that it is resumed after.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path) -> None:
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, folder: Path, changed: Sequence[Change], step: int
+    ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.folder = folder
+        self.path = folder / CONFIG
+        self.notes = [f"{NOTE} {step}: {change.name} was {change.old!r}" for change in changed]
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file; a resumed run's replaces the one from before."""
-        replace_file(self.folder / CONFIG, self.parser.dump(self.config, skip_unset=False).encode())
+        before = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
+        notes = [line for line in before if line.startswith(NOTE)] + self.notes
+        text = self.parser.dump(self.config, skip_unset=False)
+        replace_file(self.path, "".join(f"{printable(note)}\n" for note in notes).encode() + text.encode())
 
 
 class TrainerCLI(LightningCLI):
@@ -61,14 +88,17 @@ class TrainerCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
+        self.command = args[0]
         self.located: runs.Located | None = None  # the checkpoint to start from or to score
         self.checkpoint: dict[str, Any] = {}  # its content
         self.run: runs.Run | None = None  # the run that is trained or scored
         self.made_run = False
+        self.changed: list[Change] = []  # options that differ from those that the checkpoint was trained with
         self.lock: FileLock | None = None
         guard_configs()
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
+        keep_freed_memory()
         try:
             super().__init__(
                 Classifier,
@@ -96,23 +126,24 @@ class TrainerCLI(LightningCLI):
             if self.lock:
                 self.lock.release()
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the commands and which arguments of the Trainer's methods are no options."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in LightningCLI
+        """Return the command and which arguments of the Trainer's method are no options.
+
+        Only that of this command line: a parser takes a quarter of a second to make.
+        """
         ours = {"model", "datamodule", "weights_only"}  # only weights are read, whoever asks
-        return {
-            "fit": ours | {"train_dataloaders", "val_dataloaders"},
-            "validate": ours | {"dataloaders"},
-            "test": ours | {"dataloaders"},
-        }
+        loaders = {"train_dataloaders", "val_dataloaders"} if self.command == "fit" else {"dataloaders"}
+        return {self.command: ours | loaders}
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
         """Build the parsers; Lightning's own result table is off, ours says more."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        for name in ("validate", "test"):
-            self._subcommand_parsers[name].set_defaults({"verbose": False})
+        for name, subparser in self._subcommand_parsers.items():
+            if name != "fit":
+                subparser.set_defaults({"verbose": False})
+            next(action for action in subparser._actions if action.dest == "ckpt_path").help = CKPT_PATH_HELP
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed."""
@@ -127,41 +158,46 @@ class TrainerCLI(LightningCLI):
         """Add the callbacks that can be tuned by name."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--test_after_fit", type=bool, default=False, help="Whether `fit` ends with `test` of the run's best."
+        )
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]
         """Parse the command line; a command on a run starts from the config that the run saved."""
         assert isinstance(args, list)
+        config = self._parse(parser, args)
+        command, options = config.subcommand, config[config.subcommand]
+        if reference := options.ckpt_path or (None if command == "fit" else "best"):
+            root = Path(options.trainer.default_root_dir or ".")
+            if command == "fit" and reference.split("/")[-1] == "last":
+                self.run = runs.named(reference, root)
+                self.lock = runs.lock(self.run)
+                mend(self.run.checkpoints)
+            self.located = runs.locate(reference, root)
+            self.checkpoint = runs.read_checkpoint(self.located.path)
+            saved = self._saved_options()
+            if not options.config:
+                config = self._parse(parser, [command, *saved, *args[1:]])
+            # Out of Lightning's sight: it would let the checkpoint's hyper-parameters win over the command line.
+            config[command].ckpt_path = None
+        self.config = config
+        if command == "fit" and self.located:
+            runs.check_resumable(self.located.path, self.checkpoint)
+            self._exit_if_finished()
+            self._tell_changes(parser)
+
+    @staticmethod
+    def _parse(parser: OptionParser, args: list[str]) -> Namespace:
         OptionParser.command_line = args
         check_files(config_files(args))
         try:
             config = parser.parse_args(args)
         except (UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"a file on the command line cannot be read as a config: {error}") from error
-        command = config.subcommand
-        options = config[command]
-        check_seed(options.seed_everything)
-        reference = options.ckpt_path or (None if command == "fit" else "best")
-        if reference:
-            self.located = runs.locate(reference, Path(options.trainer.default_root_dir or "."))
-            self.checkpoint = runs.read_checkpoint(self.located.path)
-            hparams = self._hyper_parameters()
-            if not options.config:
-                saved = self._saved_options(hparams)
-                check_files(config_files(saved))
-                config = parser.parse_args([command, *saved, *args[1:]])
-            check_seed(config[command].seed_everything)
-            # Out of Lightning's sight: it would let the checkpoint's hyper-parameters win over the command line.
-            config[command].ckpt_path = None
-        self.config = config
-        if command == "fit" and reference and self.located and reference.split("/")[-1] == "last":
-            self.run = self.located.run
-            if self.run:
-                self.lock = runs.lock(self.run)
-                mend(self.run.checkpoints)
-            self._exit_if_finished()
-            self._tell_changes(parser)
+        check_options(config[config.subcommand], args)
+        return config
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the run's folders and a Trainer that writes into them."""
@@ -185,7 +221,8 @@ class TrainerCLI(LightningCLI):
             self.lock = self.lock or runs.lock(self.run)
             options.checkpoint.dirpath = str(self.run.checkpoints)
             self.save_config_callback = SaveConfig
-            self.save_config_kwargs = {"folder": self.run.logs}
+            step = self.checkpoint.get("global_step", 0)
+            self.save_config_kwargs = {"folder": self.run.logs, "changed": self.changed, "step": step}
             extra += [RunReport(self.run), DivergenceGuard()]
         if options.trainer.logger in (None, True):
             kwargs["logger"] = self._logger()
@@ -213,22 +250,49 @@ class TrainerCLI(LightningCLI):
 
     before_validate = before_test = before_fit
 
-    def _hyper_parameters(self) -> dict[str, Any]:
-        assert self.located
-        hparams: Any = self.checkpoint.get("hyper_parameters")
-        known = signature(Classifier).parameters.keys()
-        named = isinstance(hparams, dict) and {"lr", "seed"} <= hparams.keys() <= known
-        if named and all(isinstance(value, int | float | str) for value in hparams.values()):
-            return dict(hparams)
-        raise CheckpointError(f"{self.located.path} was not saved by this project's Classifier")
+    def after_fit(self) -> None:
+        """See that something was trained, and test it if that was asked for."""
+        if self.trainer.global_step == self.checkpoint.get("global_step", 0):
+            raise ConfigError(
+                "nothing was trained: trainer.max_epochs, max_steps, max_time or limit_train_batches leaves no step"
+            )
+        if self.config_init["fit"].test_after_fit and self.run:
+            TrainerCLI(["test", "--ckpt_path", f"{self.run.name}/best", f"--trainer.default_root_dir={self.run.root}"])
 
-    def _saved_options(self, hparams: dict[str, Any]) -> list[str]:
+    def after_validate(self) -> None:
+        """See that something was scored."""
+        if self.model.score is None:
+            cause = "data.val_size or trainer.limit_val_batches" if self.subcommand == "validate" else "a limit"
+            raise ConfigError(f"{self.subcommand} has no images to score: {cause} leaves none")
+
+    after_test = after_validate
+
+    def _saved_config(self) -> Path | None:
+        """Return the file of the options that the checkpoint's run had last, if it is there."""
         assert self.located
         saved = self.located.run.logs / CONFIG if self.located.run else None
-        if saved and saved.is_file():
+        return saved if saved and saved.is_file() else None
+
+    def _saved_options(self) -> list[str]:
+        """Return the options that the checkpoint was trained with, as a command line."""
+        assert self.located
+        held = self._held_options()
+        if saved := self._saved_config():
             return ["--config", str(saved)]
-        options = [f"--model.{name}={value}" for name, value in hparams.items() if name != "seed"]
-        return [*options, f"--seed_everything={hparams.get('seed', 0)}"]
+        if run := self.located.run:
+            tell(f"{run.logs / CONFIG} is missing: going by the options that {self.located.path} holds")
+        seed = f"--seed_everything={held.pop('seed_everything')}"
+        return [seed, *(f"--{group}.{name}={value}" for group in held for name, value in held[group].items())]
+
+    def _held_options(self) -> dict[str, Any]:
+        """Return the options that the checkpoint itself holds, those of the model and of the data."""
+        assert self.located
+        hparams, data = (self.checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+        model = plain_options(hparams, GROUPS["model"])
+        if not {"lr", "seed"} <= model.keys() or model != hparams:
+            raise CheckpointError(f"{self.located.path} was not saved by this project's Classifier")
+        data = {name: value for name, value in plain_options(data, GROUPS["data"]).items() if name != "seed"}
+        return {"seed_everything": model.pop("seed"), "model": model, "data": data}
 
     def _epochs_done(self) -> int:
         if not self.checkpoint:
@@ -236,59 +300,66 @@ class TrainerCLI(LightningCLI):
         return int(self.checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
     def _exit_if_finished(self) -> None:
-        options = self.config["fit"]
-        assert self.run
+        assert self.located
+        trainer, early_stopping = self.config["fit"].trainer, self.config["fit"].early_stopping
         stopping: dict[str, Any] = next(
             (s for key, s in self.checkpoint["callbacks"].items() if key.startswith("EarlyStopping")), {}
         )
-        patience = options.early_stopping.patience
-        if self._epochs_done() >= (options.trainer.max_epochs or 0) >= 0:
-            reason = f"trained {self._epochs_done()} epochs; a larger --trainer.max_epochs goes on"
-        elif options.early_stopping.enabled and stopping.get("wait_count", 0) >= patience:
-            reason = f"no better score in {patience} epochs; a larger --early_stopping.patience goes on"
+        epochs, steps = self._epochs_done(), self.checkpoint["global_step"]
+        if 0 <= (-1 if trainer.max_epochs is None else trainer.max_epochs) <= epochs:
+            reason = f"trained {epochs} epochs; a larger --trainer.max_epochs goes on"
+        elif 0 <= trainer.max_steps <= steps:
+            reason = f"trained {steps} steps; a larger --trainer.max_steps goes on"
+        elif early_stopping.enabled and stopping.get("wait_count", 0) >= early_stopping.patience:
+            reason = f"no better score in {early_stopping.patience} epochs; a larger --early_stopping.patience goes on"
         else:
             return
-        print(f"{self.run.name} has finished: {reason}")
+        print(f"{self.run.name if self.run else self.located.path} has finished: {reason}")
         sys.exit(0)
 
     def _tell_changes(self, parser: OptionParser) -> None:
-        """Name each option that differs from those the run had so far; each is obeyed, or refused in mid-epoch."""
-        assert self.run
-        if not (self.run.logs / CONFIG).is_file():
-            return
-        before = flatten(yaml.safe_load((self.run.logs / CONFIG).read_text()))
-        after = flatten(yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"])
-        for name in sorted(before.keys() | after.keys()):
-            old, new = before.get(name), after.get(name)
-            if old == new or name == "ckpt_path":
-                continue
-            if name in ORDER_OF_IMAGES and not self.checkpoint.get("metrics", {}).get("train_loss"):
+        """Name each option that differs from those the checkpoint was trained with; obey it, or refuse in mid-epoch."""
+        now = yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"]
+        if saved := self._saved_config():
+            self.changed = changes(read_config(saved), now)
+        else:
+            held = self._held_options()
+            groups = {group: {name: now[group][name] for name in held[group]} for group in ("model", "data")}
+            self.changed = changes(held, groups | {"seed_everything": now["seed_everything"]})
+        for change in self.changed:
+            if change.name in ORDER_OF_IMAGES and "train_loss" not in self.checkpoint.get("metrics", {}):
                 raise ConfigError(
-                    f"{name} was {old} and cannot become {new} within an epoch: it decides what comes next"
+                    f"{change.name} was {change.old} and cannot become {change.new} within an epoch, for it decides "
+                    "what comes next; go on from an epoch's own checkpoint"
                 )
-            print(f"{name}: {old} so far, {new} from here on")
+            print(printable(f"{change.name}: {change.old} so far, {change.new} from here on"))
 
     def _discard_empty_run(self) -> None:
-        """Remove the folders of a run that failed before its first step, so that it is nobody's newest run."""
-        trainer = getattr(self, "trainer", None)
-        if self.made_run and self.run and not (trainer and trainer.global_step):
-            shutil.rmtree(self.run.logs, ignore_errors=True)
-            shutil.rmtree(self.run.checkpoints, ignore_errors=True)
+        """Remove the folders of a run that saved nothing, so that it is nobody's newest run."""
+        if self.made_run and self.run and not any(self.run.checkpoints.glob("*.ckpt")):
+            runs.discard(self.run)
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that numpy's generator does not take."""
-    if not 0 <= seed < 2**32:
-        raise ConfigError(f"seed_everything must be in [0, 2**32), got {seed}")
+def check_options(options: Namespace, args: Sequence[str]) -> None:
+    """Refuse what the types let pass.
 
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a nested dictionary's leaves by their dotted names.
-
-    >>> flatten({"model": {"lr": 0.1}, "seed": 0})
-    {'model.lr': 0.1, 'seed': 0}
+    Raises:
+        ConfigError: If an option that needs a value is null, the seed is out of range, or the folder is an address.
     """
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        leaves |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return leaves
+    for group, parameters in GROUPS.items():
+        for name, parameter in parameters.items():
+            needs_value = parameter.default is not None and parameter.default is not parameter.empty
+            if needs_value and options[group].get(name, ...) is None:
+                key = f"{group}.{name}"
+                raise ConfigError(f"{key}{place_of(key, args)} may not be null; {parameter.default} is the default")
+    if options.seed_everything is None or not 0 <= options.seed_everything < 2**32:  # what numpy's generator takes
+        raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
+    if "://" in str(options.trainer.default_root_dir):
+        raise ConfigError(f"trainer.default_root_dir must be a local folder, got {options.trainer.default_root_dir}")
+
+
+def plain_options(values: object, known: Container[str]) -> dict[str, Any]:
+    """Return what is a number or text in a dictionary out of a checkpoint, of known names only."""
+    if not isinstance(values, dict):
+        return {}
+    return {name: value for name, value in values.items() if name in known and isinstance(value, int | float | str)}

@@ -15,6 +15,7 @@ from torch import nn
 
 from mnist_lightning import Classifier, SimpleCNN
 from tests.conftest import TEST_COUNT, Command
+from tests.training.test_resume import scalars
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 
@@ -184,7 +185,7 @@ def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
         (["fit", "--config", "broken.yaml"], "broken.yaml, line 2 is not YAML: expected the node content"),
         (["--config", "unknown.yaml", "fit"], "unknown command --config"),
         (["fot"], "unknown command fot; did you mean fit?"),
-        (["predict"], "unknown command predict"),
+        (["guess"], "unknown command guess"),
     ],
 )
 def test_wrong_use_costs_a_line_and_exit_code_2_and_writes_nothing(
@@ -298,6 +299,58 @@ def test_every_option_of_ours_is_explained(command: Command) -> None:
         name, _, text = block.partition(" ")
         if name.startswith(("model.", "data.", "early_stopping.", "checkpoint.")):
             assert len(text.split()) > 5, f"--{name} has no explanation"
+
+
+@pytest.mark.parametrize("limit", ["max_epochs", "max_steps", "limit_train_batches"])
+def test_a_run_that_trains_nothing_says_so_and_is_discarded(fit: Command, tmp_path: Path, limit: str) -> None:
+    outcome = fit(f"--trainer.{limit}", "0")
+    assert outcome.code == 2
+    assert "nothing was trained" in outcome.err
+    assert folders(tmp_path) == []
+
+
+def test_a_part_of_the_test_images_is_no_test_result(
+    fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1")
+    assert command("test").code == 0
+    result = tmp_path / "lightning_logs" / "version_0" / "test.json"
+    before = result.read_bytes(), scalars(result.parent)
+    monkeypatch.setattr("mnist_lightning.data.mnist.EVAL_BATCH_SIZE", 10)
+    partial = command("test", "--trainer.limit_test_batches", "1")
+    assert partial.code == 0
+    assert "/10 = " in partial.out
+    assert "is not written" in partial.out
+    assert (result.read_bytes(), scalars(result.parent)) == before
+
+
+def test_scoring_no_image_is_refused(fit: Command, command: Command) -> None:
+    fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--data.val_size", "0")
+    for outcome in (command("validate"), command("test", "--trainer.limit_test_batches", "0")):
+        assert outcome.code == 2
+        assert "no images to score" in outcome.err
+
+
+def test_a_profiler_shows_its_table(fit: Command, caplog: pytest.LogCaptureFixture) -> None:
+    fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.profiler", "simple")
+    assert "run_training_epoch" in caplog.text
+
+
+def test_help_says_what_a_checkpoint_may_be_called(command: Command) -> None:
+    for name in ("fit", "validate", "test"):
+        text = " ".join(command(name, "--help").out.split())
+        assert "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path" in text
+
+
+def test_a_checkpoint_callback_of_ones_own_keeps_to_itself(fit: Command, command: Command, tmp_path: Path) -> None:
+    own = "{class_path: ModelCheckpoint, init_args: {monitor: val_loss, save_last: true}}"
+    assert fit("--trainer.max_epochs", "2", "--trainer.callbacks", f"[{own}]").code == 0
+    theirs = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    assert sorted(path.name for path in theirs.iterdir()) == ["epoch=1-step=16.ckpt", "last.ckpt"]
+    ours = sorted(path.name[:9] for path in (tmp_path / "checkpoints" / "version_0").glob("[!.]*"))
+    assert ours == ["best.ckpt", "epoch=00-", "epoch=01-", "last.ckpt", "manifest."]
+    assert command("test", "--ckpt_path", str(theirs / "last.ckpt"), "--config",
+                   "lightning_logs/version_0/config.yaml").code == 0  # fmt: skip
 
 
 def test_no_arguments_shows_the_help(command: Command) -> None:

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from mnist_lightning import SimpleCNN, runs
 from mnist_lightning.errors import CheckpointError, StorageError
-from mnist_lightning.training.checkpoint import DurableCheckpointIO
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 
 
 def make_checkpoint(epoch: int = 0, **metrics: float) -> dict[str, object]:
@@ -109,11 +110,77 @@ def test_a_damaged_best_falls_back_to_its_twin_and_is_never_replaced_by_a_worse_
         run.best()
 
 
-def test_an_unreadable_manifest_leaves_the_files_own_checksums(run: runs.Run) -> None:
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{")], ids=["deleted", "unreadable"])
+def test_without_a_manifest_the_files_themselves_say_which_is_best_and_last(
+    run: runs.Run, spoil: Callable[[Path], object]
+) -> None:
+    for epoch, val_acc in enumerate([0.8, 0.9, 0.7]):
+        save(run, epoch, val_acc=val_acc, val_loss=0.1)
+    spoil(run.checkpoints / "manifest.json")
+    assert (epoch_of(run.best()), epoch_of(run.last())) == (1, 2)
+    save(run, 3, val_acc=0.6, val_loss=0.1)
+    assert (epoch_of(run.best()), epoch_of(run.last())) == (1, 3)
+    assert epoch_of(run.checkpoints / "best.ckpt") == 1, "a worse epoch has replaced the best"
+
+
+def test_without_a_manifest_a_copy_may_be_all_that_is_left(run: runs.Run) -> None:
     save(run, 0, val_acc=0.9, val_loss=0.1)
-    (run.checkpoints / "manifest.json").write_text("{")
-    assert epoch_of(run.best()) == epoch_of(run.last()) == 0
-    runs.read_checkpoint(run.best())
+    for path in (save(run, 1, val_acc=0.8, val_loss=0.1), run.checkpoints / "manifest.json"):
+        path.unlink()
+    (run.checkpoints / "epoch=00.ckpt").write_bytes(b"damaged")
+    assert (epoch_of(run.best()), epoch_of(run.last())) == (0, 1)
+    mend(run.checkpoints)
+    save(run, 2, val_acc=0.7, val_loss=0.1)
+    assert (epoch_of(run.best()), epoch_of(run.last())) == (0, 2)
+
+
+def test_a_run_without_a_checkpoint_names_an_older_one_that_has_some(tmp_path: Path) -> None:
+    older = runs.create(tmp_path)
+    runs.create(tmp_path)
+    with pytest.raises(CheckpointError, match=r"version_1 in .* has no checkpoint; train one with fit"):
+        runs.locate("best", tmp_path)
+    save(older, 0)
+    with pytest.raises(CheckpointError, match=r"version_1 in .* has no checkpoint; version_0 has: --ckpt_path version"):
+        runs.locate("best", tmp_path)
+
+
+def test_discarding_a_run_leaves_no_trace_of_it_and_everything_else(tmp_path: Path) -> None:
+    runs.discard(runs.create(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    kept = runs.create(tmp_path)
+    runs.discard(runs.create(tmp_path))
+    assert kept.logs.is_dir()
+    assert runs.newest(tmp_path) == kept
+
+
+def test_a_validation_loss_that_is_not_a_number_ranks_last(run: runs.Run) -> None:
+    for epoch, val_loss in enumerate([float("nan"), 0.3, float("inf"), 0.2]):
+        save(run, epoch, val_acc=0.9, val_loss=val_loss)
+    assert epoch_of(run.best()) == 3
+
+
+def test_a_checkpoint_outside_a_runs_folder_is_just_a_file(tmp_path: Path) -> None:
+    DurableCheckpointIO().save_checkpoint(make_checkpoint(), tmp_path / "elsewhere" / "mine.ckpt")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["mine.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"loops": None}, "loops is NoneType"),
+        ({"loops": {"fit_loop": {}}}, "no epoch_progress"),
+        ({"callbacks": []}, "callbacks is list"),
+    ],
+)
+def test_what_holds_no_state_of_a_training_is_not_resumed(change: dict[str, object], fault: str) -> None:
+    progress = {"epoch_progress": {"current": {"processed": 1}}}
+    checkpoint = make_checkpoint() | {
+        "pytorch-lightning_version": "2.6.6", "optimizer_states": [], "lr_schedulers": [], "callbacks": {},
+        "loops": {"fit_loop": progress},
+    }  # fmt: skip
+    runs.check_resumable(Path("x.ckpt"), checkpoint)
+    with pytest.raises(CheckpointError, match=f"x.ckpt can be scored but not resumed: .*{fault}"):
+        runs.check_resumable(Path("x.ckpt"), checkpoint | change)
 
 
 @pytest.mark.parametrize(

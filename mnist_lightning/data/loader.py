@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mnist_lightning.data.augment import Augmentation, augment
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -28,7 +30,8 @@ class BatchLoader:
         batch_size: Images a batch, at least 1.
         mean: Mean pixel of the training images, scaled to [0, 1].
         std: Standard deviation of the same, positive.
-        shuffle_seed: Seed of the order, at least 0; None keeps the order of `indices`.
+        shuffle_seed: Seed of the order, and of what augmentation draws, at least 0; None keeps the order of `indices`.
+        augmentation: How far images are moved from what they were, anew in each epoch; None leaves them alone.
         rank: This process, in [0, world_size).
         world_size: How many processes share the work.
         device: Where batches are made: the images are moved there once, on first use.
@@ -46,6 +49,7 @@ class BatchLoader:
         mean: float,
         std: float,
         shuffle_seed: int | None = None,
+        augmentation: Augmentation | None = None,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
@@ -55,6 +59,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.mean, self.std = mean, std
         self.shuffle_seed = shuffle_seed
+        self.augmentation = augmentation
         self.rank, self.world_size = rank, world_size
         self.device = torch.device(device)
         self.epoch = 0
@@ -72,12 +77,19 @@ class BatchLoader:
         for batch in range(first, len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             self._served = batch + 1
-            yield normalise(self.images[chosen], self.mean, self.std), self.labels[chosen]
+            images = as_images(self.images.index_select(0, chosen))
+            if self.augmentation:
+                images = augment(images, self.augmentation, self._generator(batch))
+            yield normalise(images, self.mean, self.std), self.labels.index_select(0, chosen)
         self._served = 0
 
     def order(self) -> Tensor:
         """Return int64 (M / world_size,), the images this process serves in the present epoch, in order."""
         return self._share(shuffled=True)
+
+    def _generator(self, batch: int) -> torch.Generator:
+        sequence = np.random.SeedSequence([self.shuffle_seed or 0, self.epoch, batch, self.rank])
+        return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
 
     def _share(self, *, shuffled: bool = False) -> Tensor:
         indices, count = self.indices, len(self.indices)
@@ -109,8 +121,12 @@ class BatchLoader:
         self._first_batch = state["served"]
 
 
-def normalise(pixels: Tensor, mean: float, std: float) -> Tensor:
-    """Return float32 (B, 1, H, W), channels_last, for uint8 (B, H, W): (pixel / 255 - mean) / std."""
-    # `.contiguous(memory_format=…)` does nothing when there is one channel; a channel added last sets the strides.
-    images = pixels.unsqueeze(-1).permute(0, 3, 1, 2).to(torch.float32)
-    return images.sub_(255 * mean).div_(255 * std)
+def as_images(pixels: Tensor) -> Tensor:
+    """Return float32 (B, 1, H, W), in [0, 255] and channels_last, for uint8 (B, H, W)."""
+    return pixels.unsqueeze(-1).permute(0, 3, 1, 2).to(torch.float32)
+
+
+def normalise(images: Tensor, mean: float, std: float) -> Tensor:
+    """Return float32 (B, 1, H, W), channels_last, (pixel / 255 - mean) / std; changes the images it is given."""
+    # `.contiguous(memory_format=…)` does nothing when there is one channel; only `.to` sets the strides.
+    return images.sub_(255 * mean).div_(255 * std).to(memory_format=torch.channels_last)

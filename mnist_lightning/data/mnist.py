@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from mnist_lightning.data import idx, sources
+from mnist_lightning.data.augment import Augmentation
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.spec import ImageSpec
 from mnist_lightning.errors import ConfigError, DatasetError
@@ -30,7 +31,14 @@ class MNISTDataModule(LightningDataModule):
             only), `auto` (mirrors, then the bundled copy) or `files` (your own IDX files, taken as they are).
         mirrors: https addresses of folders that hold the four `.gz` files, tried in this order in place of the known
             ones.
-        seed: Seed of the order of training images, at least 0. On the command line it is `seed_everything`.
+        rotation: Degrees by which each training image is turned at most, in [0, 180); like the amounts below, drawn
+            anew for every image and epoch, uniformly between its negative and itself, and 0 for none.
+        scale: Share by which a training image grows or shrinks, height and width each by its own draw, in [0, 1).
+        shear: Degrees by which a training image is slanted, in [0, 90).
+        shift: Pixels by which a training image is moved in each direction, at least 0.
+        elastic: Standard deviation, in pixels, of a smooth random bending of training images, at least 0.
+        seed: Seed of the order of training images and of their augmentation, at least 0. On the command line it is
+            `seed_everything`.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -44,6 +52,11 @@ class MNISTDataModule(LightningDataModule):
         split_seed: int = 0,
         source: sources.Source = "auto",
         mirrors: list[str] | None = None,
+        rotation: float = 0.0,
+        scale: float = 0.0,
+        shear: float = 0.0,
+        shift: float = 0.0,
+        elastic: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -55,6 +68,10 @@ class MNISTDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
+        try:
+            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
+        except ValueError as error:
+            raise ConfigError(f"data.{error}") from error
         self.spec = sources.MNIST.spec
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
@@ -89,12 +106,19 @@ class MNISTDataModule(LightningDataModule):
             raise ConfigError(
                 f"data.val_size must be in [0, {count - 1}], got {self.val_size}: the training file has {count} images"
             )
-        shuffled = torch.from_numpy(np.random.default_rng(self.split_seed).permutation(count))
-        return shuffled[self.val_size :].sort().values, shuffled[: self.val_size].sort().values
+        shuffled = np.random.default_rng(self.split_seed).permutation(count)
+        train, val = np.sort(shuffled[self.val_size :]), np.sort(shuffled[: self.val_size])
+        return torch.from_numpy(train), torch.from_numpy(val)
 
     def train_dataloader(self) -> BatchLoader:
-        """Serve the training images, shuffled by (seed, epoch)."""
-        return self._loader(self.train_file, self.train_indices, self.batch_size, shuffle_seed=self.seed)
+        """Serve the training images, shuffled and augmented by (seed, epoch)."""
+        return self._loader(
+            self.train_file,
+            self.train_indices,
+            self.batch_size,
+            shuffle_seed=self.seed,
+            augmentation=self.augmentation or None,
+        )
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Serve the validation images in file order; nothing when there are none."""
@@ -105,7 +129,13 @@ class MNISTDataModule(LightningDataModule):
         return self._loader(self.test_file, None, EVAL_BATCH_SIZE)
 
     def _loader(
-        self, file: tuple[Tensor, Tensor], indices: Tensor | None, batch_size: int, shuffle_seed: int | None = None
+        self,
+        file: tuple[Tensor, Tensor],
+        indices: Tensor | None,
+        batch_size: int,
+        *,
+        shuffle_seed: int | None = None,
+        augmentation: Augmentation | None = None,
     ) -> BatchLoader:
         images, labels = file
         trainer = self.trainer  # None when a person asks for a loader by hand
@@ -117,6 +147,7 @@ class MNISTDataModule(LightningDataModule):
             mean=self.spec.mean,
             std=self.spec.std,
             shuffle_seed=shuffle_seed,
+            augmentation=augmentation,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             device=trainer.strategy.root_device if trainer else "cpu",

@@ -20,7 +20,8 @@ from PIL import Image
 from mnist_lightning.data.digit import RIM, Box, find_digit
 from mnist_lightning.data.ink import Floats, Ink, stroke_width, thickened
 from mnist_lightning.data.picture_files import flattened, read_picture
-from mnist_lightning.errors import PictureError, printable
+from mnist_lightning.errors import PictureError
+from mnist_lightning.terminal import printable
 
 SIDE = 28  # of the prepared picture
 FIELD = 20  # of the square that the digit is fitted into

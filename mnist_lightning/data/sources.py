@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import os
 import secrets
-import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from mnist_lightning.data import idx
 from mnist_lightning.data.download import ContentError, MirrorError, download
 from mnist_lightning.data.spec import MNIST_SPEC, ImageSpec
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
+from mnist_lightning.terminal import tell
 
 Source = Literal["auto", "download", "bundled", "files"]
 
@@ -131,7 +131,7 @@ def fetch(
     try:
         own = [file.name for file in dataset.files if _is_own(folder, file)]
         if own and source != "files":
-            _say(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
+            tell(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
             _use_own(dataset, folder)
         elif missing := [file for file in dataset.files if _difference(folder / file.name, file)]:
@@ -187,7 +187,7 @@ class _Supply:
             raise DatasetError(self._recipe(target.parent))
         if not self.silent:
             reasons = "; ".join(f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items())
-            _say(f"{self.dataset.folder}: no mirror delivers it ({reasons or 'none given'}): using the bundled copy")
+            tell(f"{self.dataset.folder}: no mirror delivers it ({reasons or 'none given'}): using the bundled copy")
             self.silent, self.mirrors = True, []
         packed = self.bundled / f"{file.name}.gz"
         try:
@@ -305,7 +305,7 @@ def _keep_aside(path: Path, seen: os.stat_result, reason: str) -> None:
     with suppress(FileNotFoundError):  # another process was faster
         os.rename(path, aside)
         if os.path.samestat(seen, os.lstat(aside)):
-            _say(f"{path} is damaged ({reason}): kept as {aside.name}, fetching the file again")
+            tell(f"{path} is damaged ({reason}): kept as {aside.name}, fetching the file again")
         else:
             os.replace(aside, path)  # what another process had just published
 
@@ -343,7 +343,3 @@ def _remove_stale_parts(folder: Path, files: Sequence[RawFile]) -> None:
         with suppress(FileNotFoundError):
             if time.time() - part.stat().st_mtime > STALE_PART_S:
                 part.unlink()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

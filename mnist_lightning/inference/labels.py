@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_lightning.errors import StorageError, printable
+from mnist_lightning.durable import replace_file
+from mnist_lightning.errors import StorageError
 from mnist_lightning.inference.prediction import Prediction
+from mnist_lightning.terminal import printable
 
 Labelled = Sequence[tuple[Path, Prediction]]
 
@@ -52,17 +52,10 @@ def write_labels(path: Path, labelled: Labelled) -> None:
     text = json.dumps(rows, indent=1) + "\n" if path.suffix.lower() == ".json" else csv_text(rows)
     # What a file name holds that is no text comes out as the bytes it was.
     data = text.encode("utf-8", "surrogateescape")
-    part: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=".", suffix=".part", delete=False) as file:
-            part = Path(file.name)
-            file.write(data)
-        part.chmod(0o666 & ~_umask())  # as any other new file: the temporary one is for its owner alone
-        part.replace(path)
+        replace_file(path, data)
     except OSError as error:
-        if part:
-            part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {printable(str(path))}: {error.strerror}") from error
+        raise StorageError(f"cannot write {printable(str(path))}: {error.strerror or error}") from error
 
 
 def row(path: Path, prediction: Prediction) -> dict[str, str | float | bool]:
@@ -80,9 +73,3 @@ def csv_text(rows: Sequence[dict[str, str | float | bool]]) -> str:
     for values in rows:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in values.values()])
     return file.getvalue()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,7 +1,9 @@
-"""`predict`: label a person's pictures, on the screen and into a file. Torch is imported when there is work to do."""
+"""`predict`: label a person's pictures, on the screen and into a file.
+
+Nothing heavy is imported before it is needed: `--help` answers at once.
+"""
 
 import argparse
-import io
 import os
 import sys
 import tempfile
@@ -10,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_lightning.command_parser import CommandParser
-from mnist_lightning.errors import PictureError, StorageError, printable
+from mnist_lightning.errors import PictureError, StorageError
 from mnist_lightning.inference.labels import Screen, write_labels
 from mnist_lightning.inference.prediction import UNSURE_BELOW, Prediction
+from mnist_lightning.terminal import printable
 
 if TYPE_CHECKING:
     from mnist_lightning.data.pictures import PreparedPicture
@@ -20,14 +23,9 @@ if TYPE_CHECKING:
 PICTURES_AT_ONCE = 16  # between two looks of the user at the screen
 PROGRESS_AFTER_S = 2.0
 SOME_FAILED, NOTHING_LABELLED = 1, 4  # exit codes
-OUTPUT_CLOSED = 141  # what a shell reports of a program whose reader went away
-
-EXAMPLES = """\
-  python -m mnist_lightning predict digit.png
-  python -m mnist_lightning predict photos scans/seven.tif --output labels.csv
-  python -m mnist_lightning predict photos --save_inputs seen
-  python -m mnist_lightning predict chalk.jpg --ink light --ckpt_path version_3/best
-"""
+DESCRIPTION = """\
+Find the digit in each picture, prepare it as MNIST's makers did, and label it. Whether its ink is darker or lighter
+than the paper is found out and shown. The exit code is 1 where some pictures could not be labelled, 4 where none."""
 
 
 def main(args: list[str]) -> int:
@@ -38,27 +36,22 @@ def main(args: list[str]) -> int:
 
     Raises:
         CheckpointError: If there is no trained network, or it is damaged.
-        ConfigError: If an option is wrong.
         StorageError: If a result cannot be written.
     """
-    parser = make_parser()
-    if not args:
-        parser.print_help()
-        return 2
-    options = parser.parse_args(args)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold what the terminal cannot show
-    try:
-        return run(options)
-    except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OUTPUT_CLOSED
+    options = _parser().parse_args(args)
+    _check_places(options.output, options.save_inputs)
+    return _run(options)
 
 
-def make_parser() -> CommandParser:
-    """Return the parser of the command line."""
-    parser = CommandParser("predict", "Label pictures of handwritten digits.", EXAMPLES)
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "predict",
+        DESCRIPTION,
+        "predict digit.png",
+        "predict photos scans/seven.tif --output labels.csv",
+        "predict photos --save_inputs seen",
+        "predict chalk.jpg --ink light --ckpt_path version_3/best",
+    )
     parser.add_argument(
         "pictures",
         nargs="+",
@@ -69,14 +62,8 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--ckpt_path",
         default="best",
-        help="best or last of the newest run, version_3/best, version_3/last, or a checkpoint file (default: best)",
-    )
-    parser.add_argument(
-        "--default_root_dir",
-        type=Path,
-        default=Path(),
-        metavar="FOLDER",
-        help="folder that holds lightning_logs and checkpoints, as fit's --trainer.default_root_dir (default: here)",
+        metavar="CHECKPOINT",
+        help="best or last of the newest run, version_3/best, or a file (default: best)",
     )
     parser.add_argument(
         "--ink",
@@ -86,43 +73,37 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument(
         "--unsure_below",
-        type=fraction,
+        type=_probability,
         default=UNSURE_BELOW,
         metavar="PROBABILITY",
-        help=f"answers with a lower probability are marked unsure, in [0, 1] (default: {UNSURE_BELOW})",
+        help=f"mark answers of a lower probability as unsure, in [0, 1] (default: {UNSURE_BELOW})",
     )
-    parser.add_argument(
-        "--output", type=table_file, metavar="FILE", help="also write the labels to a .csv or .json file"
-    )
+    parser.add_argument("--output", type=_table, metavar="FILE", help="also write the labels to a .csv or .json file")
     parser.add_argument(
         "--save_inputs",
         type=Path,
         metavar="FOLDER",
-        help="write there, for each picture, a PNG of it beside the 28×28 pixels that the network saw",
+        help="also write each picture there beside the 28×28 pixels that the network saw of it, as a PNG",
     )
     return parser
 
 
-def fraction(text: str) -> float:
-    """Parse a number in [0, 1]."""
+def _probability(text: str) -> float:
     with suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"must be a number in [0, 1], got {text!r}")
 
 
-def table_file(text: str) -> Path:
-    """Parse the name of a table to write."""
+def _table(text: str) -> Path:
     if Path(text).suffix.lower() not in (".csv", ".json"):
         raise argparse.ArgumentTypeError(f"must end in .csv or .json, got {text!r}")
     return Path(text)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Label the pictures that the options name; return the exit code."""
+def _run(options: argparse.Namespace) -> int:
     from mnist_lightning.data.picture_files import find_pictures
 
-    _check_places(options.output, options.save_inputs)
     paths, faults = find_pictures(options.pictures)
     for fault in faults:
         _tell(fault)
@@ -157,7 +138,7 @@ def _label(paths: list[Path], options: argparse.Namespace) -> list[tuple[Path, P
 
     from mnist_lightning.inference.predictor import Predictor
 
-    predictor = Predictor.from_run(options.ckpt_path, options.default_root_dir, options.unsure_below)
+    predictor = Predictor.from_run(options.ckpt_path, unsure_below=options.unsure_below)
     print(f"network: {printable(str(predictor.trained.path))}, epoch {predictor.trained.epoch}")
     screen = Screen(paths, predictor.trained.spec.class_names)
     print(screen.header)

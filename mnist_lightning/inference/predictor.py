@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_lightning.data.loader import normalise
+from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, prepare, prepare_file
 from mnist_lightning.inference.prediction import UNSURE_BELOW, Guess, Prediction
 from mnist_lightning.inference.trained import TrainedNetwork, load
@@ -110,7 +110,7 @@ class Predictor:
         for start in range(0, len(pixels), BATCH_SIZE):
             batch = pixels[start : start + BATCH_SIZE]
             with torch.inference_mode():
-                logits = self.trained.network(normalise(batch, spec.mean, spec.std))
+                logits = self.trained.network(normalise(as_images(batch), spec.mean, spec.std))
                 probabilities, classes = logits.double().softmax(dim=1).topk(3)  # (b, 3) each
             predictions += map(self._prediction, probabilities.tolist(), classes.tolist())
         return predictions

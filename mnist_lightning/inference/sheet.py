@@ -1,5 +1,6 @@
 """A picture beside what the network saw of it, for people to look at."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ from PIL import Image, ImageDraw
 
 from mnist_lightning.data.picture_files import SHEET_SUFFIX
 from mnist_lightning.data.pictures import SIDE, PreparedPicture
-from mnist_lightning.errors import StorageError, printable
+from mnist_lightning.durable import replace_file
+from mnist_lightning.errors import StorageError
+from mnist_lightning.terminal import printable
 
 ZOOM = 10  # screen pixels for one of the 28×28
 HEIGHT = ZOOM * SIDE
@@ -50,7 +53,9 @@ def save_sheet(folder: Path, name: str, taken: set[str], picture: Image.Image, s
         unique = f"{stem}-{number}"
     taken.add(unique.casefold())
     path = folder / f"{unique}{SHEET_SUFFIX}"
+    file = BytesIO()
+    draw_sheet(picture, seen).save(file, "PNG")
     try:
-        draw_sheet(picture, seen).save(path)
+        replace_file(path, file.getvalue())
     except OSError as error:
         raise StorageError(f"cannot write {printable(str(path))}: {error.strerror or error}") from error

@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mnist_lightning.models.dropout import Dropout
+
 
 class SimpleCNN(nn.Module):
     """Classify 28×28 grey digits: 421,642 parameters, 10 raw logits.
@@ -26,15 +28,15 @@ class SimpleCNN(nn.Module):
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
         self.fc1 = nn.Linear(64 * 7 * 7, 128)
         self.fc2 = nn.Linear(128, 10)
-        self.conv_dropout = nn.Dropout(conv_dropout)
-        self.fc_dropout = nn.Dropout(fc_dropout)
+        self.conv_dropout = Dropout(conv_dropout)
+        self.fc_dropout = Dropout(fc_dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, 10) for float images (B, 1, 28, 28), normalised as the data module does."""
         # Pooling commutes with ReLU (both keep order), and ReLU then has a quarter of the work.
         x = F.relu(F.max_pool2d(self.conv1(images), 2))  # (B, 32, 14, 14)
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 64, 7, 7)
-        x = self.conv_dropout(x).flatten(start_dim=1)  # (B, 3136), channel by channel whatever the memory layout
+        x = self.conv_dropout(x.flatten(start_dim=1))  # (B, 3136), channel by channel whatever the memory layout
         x = self.fc_dropout(F.relu(self.fc1(x)))  # (B, 128)
         logits: Tensor = self.fc2(x)  # (B, 10)
         return logits

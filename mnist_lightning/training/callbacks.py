@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.utilities import rank_zero_only
 
+from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.runs import Run
-from mnist_lightning.training.checkpoint import replace_file
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.tally import Score
@@ -97,10 +97,11 @@ class RunReport(Callback):
         """Name the network, the device, the data and the run."""
         self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        batches = trainer.num_training_batches
+        batches, epochs = trainer.num_training_batches, trainer.max_epochs
+        end = f"{epochs} epochs" if epochs not in (None, -1) else f"{trainer.max_steps} steps"
         pl_module.print(
             f"{self.run.name}: {parameters:,} parameters on {device_name(trainer.strategy.root_device)}, "
-            f"precision {trainer.precision}, {batches:,} batches an epoch, up to {trainer.max_epochs} epochs"
+            f"precision {trainer.precision}, {batches:,} batches an epoch, up to {end}"
         )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -173,6 +174,10 @@ class ScoreReport(Callback):
         assert score is not None
         path = self.folder / "test.json"
         pl_module.print(f"{self.checkpoint}: test {describe(score)}")
+        assert trainer.test_dataloaders is not None
+        if sum(trainer.num_test_batches) < len(trainer.test_dataloaders):
+            pl_module.print(f"on a part of the test images only, which is no test result: {path} is not written")
+            return
         for logger in trainer.loggers:
             logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
         if trainer.is_global_zero:

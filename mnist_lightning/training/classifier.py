@@ -1,11 +1,11 @@
 """Classifier: loss, accuracy, optimizer and schedule around SimpleCNN."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
@@ -14,17 +14,31 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.cnn import SimpleCNN
+from mnist_lightning.training.averaging import WeightAveraging
 from mnist_lightning.training.environment import environment
+from mnist_lightning.training.muon import Muon
+from mnist_lightning.training.schedule import Schedule, lr_factor, total_steps
 from mnist_lightning.training.tally import Score, Tally
 
 TALLY_STATES = ("loss_sum", "correct", "total")
 
 
 class Classifier(LightningModule):
-    """Train SimpleCNN with cross-entropy and Adam, cutting the learning rate when the validation loss stands still.
+    """Train SimpleCNN with cross-entropy.
 
     Args:
-        lr: Learning rate of Adam at the start, above 0.
+        lr: Learning rate, above 0: at the start with the schedule `plateau`, at its height with the others.
+        optimizer: `adam`, or `muon`: as Adam, but with orthogonal steps for the weights between the first and the last
+            layer.
+        schedule: How the learning rate goes on. `plateau` cuts it when the validation loss stands still; `linear` and
+            `cosine` let it rise over the share `warmup` of all steps and then fall to 0 with the last, along a line or
+            half a cosine.
+        warmup: Share of the steps over which `linear` and `cosine` rise, in [0, 1).
+        beta2: Decay of Adam's mean of squared gradients, in [0, 1).
+        weight_decay: Share of every weight, times the learning rate, that each step takes off (AdamW), at least 0.
+        label_smoothing: Share of the target that is spread evenly over all classes in training, in [0, 1).
+        ema_decay: Share that each step keeps of a running mean of the weights, in [0, 1). The mean is what is
+            validated, saved as the network and scored; 0 keeps no mean.
         conv_dropout: Probability of zeroing a feature after the convolutions, in [0, 1).
         fc_dropout: Probability of zeroing a feature before the last layer, in [0, 1).
         plateau_factor: What a cut multiplies the learning rate by, in (0, 1).
@@ -40,6 +54,13 @@ class Classifier(LightningModule):
     def __init__(
         self,
         lr: float = 1e-3,
+        optimizer: Literal["adam", "muon"] = "adam",
+        schedule: Schedule = "plateau",
+        warmup: float = 0.0,
+        beta2: float = 0.999,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+        ema_decay: float = 0.0,
         conv_dropout: float = 0.25,
         fc_dropout: float = 0.5,
         plateau_factor: float = 0.5,
@@ -49,12 +70,25 @@ class Classifier(LightningModule):
         super().__init__()
         if not 0 < lr < float("inf"):
             raise ConfigError(f"model.lr must be above 0, got {lr}; 0.001 is usual")
+        for name, share in (
+            ("warmup", warmup),
+            ("beta2", beta2),
+            ("label_smoothing", label_smoothing),
+            ("ema_decay", ema_decay),
+        ):
+            if not 0 <= share < 1:
+                raise ConfigError(f"model.{name} must be in [0, 1), got {share}")
+        if not 0 <= weight_decay < float("inf"):
+            raise ConfigError(f"model.weight_decay must be at least 0, got {weight_decay}")
         if not 0 < plateau_factor < 1:
             raise ConfigError(f"model.plateau_factor must be in (0, 1), got {plateau_factor}; 0.5 is usual")
         if plateau_patience < 0:
             raise ConfigError(f"model.plateau_patience must be at least 0, got {plateau_patience}; 2 is usual")
         self.save_hyperparameters()
-        self.lr, self.plateau_factor, self.plateau_patience, self.seed = lr, plateau_factor, plateau_patience, seed
+        self.lr, self.optimizer, self.schedule, self.warmup = lr, optimizer, schedule, warmup
+        self.beta2, self.weight_decay = beta2, weight_decay
+        self.label_smoothing, self.ema_decay = label_smoothing, ema_decay
+        self.plateau_factor, self.plateau_patience, self.seed = plateau_factor, plateau_patience, seed
         try:
             self.network = SimpleCNN(conv_dropout, fc_dropout).to(memory_format=torch.channels_last)
         except ValueError as error:
@@ -66,6 +100,7 @@ class Classifier(LightningModule):
         self.metrics: dict[str, float] = {}  # of the weights as they were after step `_measured_at`
         self._measured_at = -1
         self._logged: list[dict[str, float]] = []  # the points of an unfinished epoch
+        self._total_steps = 0  # of the run, known when training starts
         self._restored: dict[str, Any] = {}  # what a checkpoint holds of this module, until training starts
 
     def forward(self, images: Tensor) -> Tensor:
@@ -74,12 +109,17 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make dropout a function of (seed, step), so that a resumed run draws the same masks."""
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0]))
+        """Make dropout a function of (seed, step) and the learning rate one of the step, the same in a resumed run."""
+        seed = int(np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0])
+        # Not torch.manual_seed: for a GPU that is not there it notes a stack trace, at more than a millisecond a step.
+        (torch.cuda.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(seed)
+        if self.schedule != "plateau":
+            progress = (self.global_step + 1) / (self._total_steps + 1)
+            self._set_lr(self.lr * lr_factor(progress, schedule=self.schedule, warmup=self.warmup))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy () of a batch."""
-        return self._loss(batch, self.train_tally)
+        """Return the mean cross-entropy () of a batch, against smoothed labels where that was asked for."""
+        return self._loss(batch, self.train_tally, self.label_smoothing)
 
     def on_train_epoch_end(self) -> None:
         """Report the epoch, then let the plateau schedule look at its validation loss."""
@@ -87,7 +127,7 @@ class Classifier(LightningModule):
         self._report("train", self.train_tally.score(), lr=lr)
         self.train_tally.reset()
         self._logged.clear()
-        if self._val_loss is not None:
+        if self._val_loss is not None and self.schedule == "plateau":
             self.plateau.step(self._val_loss)
             self._val_loss = None
             new_lr = self._current_lr()
@@ -117,13 +157,29 @@ class Classifier(LightningModule):
         self.log_dict({"test_loss": self.score.loss, "test_acc": self.score.accuracy})
 
     def configure_optimizers(self) -> Adam:
-        """Return fused Adam; the plateau schedule stays here, for Lightning's own handling does not resume exactly."""
+        """Return the optimizer; the plateau schedule stays here, for Lightning's handling does not resume exactly."""
         # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (mended after 2.6.6).
-        optimizer = Adam(self.parameters(), lr=self.lr, fused=self.trainer.gradient_clip_val is None)
+        options: dict[str, Any] = {
+            "lr": self.lr,
+            "betas": (0.9, self.beta2),
+            "weight_decay": self.weight_decay,
+            "decoupled_weight_decay": True,
+            "fused": self.trainer.gradient_clip_val is None,
+        }
+        if self.optimizer == "muon":
+            matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][1:-1]
+            others = [parameter for parameter in self.network.parameters() if all(parameter is not m for m in matrices)]
+            optimizer: Adam = Muon(matrices, others, **options)
+        else:
+            optimizer = Adam(self.network.parameters(), **options)
         self.plateau = ReduceLROnPlateau(
             optimizer, mode="min", factor=self.plateau_factor, patience=self.plateau_patience
         )
         return optimizer
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the keeper of the running mean of the weights, for a training that wants one."""
+        return [WeightAveraging(self.ema_decay)] if self.ema_decay and self.trainer.state.fn == "fit" else []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the metrics of the weights saved, and what an unfinished epoch and the schedule have seen."""
@@ -147,6 +203,7 @@ class Classifier(LightningModule):
 
     def on_train_start(self) -> None:
         """Restore what `on_save_checkpoint` added; a learning rate that differs from the checkpoint's is obeyed."""
+        self._total_steps = total_steps(self.trainer) if self.schedule != "plateau" else 0
         restored, self._restored = self._restored, {}
         if not restored:
             return
@@ -166,18 +223,21 @@ class Classifier(LightningModule):
                         f"{name}: {then} when saved, {now[name]} now: the bits may differ from an unbroken run's"
                     )
         if self.lr != restored["lr"]:
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self.lr
+            self._set_lr(self.lr)
 
-    def _loss(self, batch: Batch, tally: Tally) -> Tensor:
+    def _loss(self, batch: Batch, tally: Tally, label_smoothing: float = 0.0) -> Tensor:
         images, labels = batch
         logits = self.network(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         tally.update(loss.detach(), logits.detach(), labels)
         return loss
 
     def _current_lr(self) -> float:
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _set_lr(self, lr: float) -> None:
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = lr
 
     def _log(self, metrics: dict[str, float]) -> None:
         for logger in self.loggers:

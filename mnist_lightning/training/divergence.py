@@ -29,9 +29,16 @@ class DivergenceGuard(Callback):
         """Look at the gradients; float16 has a scaler that skips steps with infinite ones by itself."""
         if trainer.precision == "16-mixed" or not _looks_now(trainer, pl_module):
             return
-        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if not math.isfinite(value := torch.nn.utils.get_total_norm(gradients).item()):
             raise DivergenceError(f"{_place(trainer)}: the norm of the gradient is {value}; {ADVICE}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the validation loss: an epoch's last step can spoil it, and no further step would tell."""
+        val_loss = trainer.callback_metrics.get("val_loss")
+        if val_loss is not None and not math.isfinite(value := val_loss.item()):
+            raise DivergenceError(f"{_place(trainer)}: the validation loss is {value}; what was saved is finite")
 
 
 ADVICE = "training stops before this step; what was saved is finite. Try a lower --model.lr"

@@ -9,7 +9,7 @@ from torch import Tensor
 from mnist_lightning import Classifier
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import DivergenceError
-from mnist_lightning.training.checkpoint import DurableCheckpointIO
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command
 from tests.training.test_resume import assert_same, content
 

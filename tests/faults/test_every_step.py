@@ -1,17 +1,12 @@
 """A run stopped after any step and resumed ends with the bits of the unbroken run."""
 
-import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from torch import Tensor
 
-from mnist_lightning import Classifier
-from mnist_lightning.data.loader import Batch
 from tests.conftest import Command
-from tests.training.test_resume import assert_same, content, scalars
+from tests.training.test_resume import assert_same, content, scalars, stop_at
 
 EPOCHS, BATCHES = 3, 8  # 240 images in batches of 32, the last one short
 
@@ -23,19 +18,15 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
     # No loss improves by 100: it stops in the last of the three epochs.
     "early stopping": ("--early_stopping.min_delta", "100", "--early_stopping.patience", "2"),
     "no validation": ("--data.val_size", "0"),
+    # Every option whose state or randomness a checkpoint must carry on.
+    "the best recipe": (
+        *("--model.optimizer", "muon", "--model.weight_decay", "0.1", "--model.schedule", "cosine"),
+        *("--model.warmup", "0.2", "--model.ema_decay", "0.9", "--model.label_smoothing", "0.1"),
+        *("--data.rotation", "10", "--data.scale", "0.1", "--data.shear", "5", "--data.shift", "2"),
+        *("--data.elastic", "1"),
+    ),
+    "counted in steps": ("--trainer.max_epochs", "-1", "--trainer.max_steps", "24"),
 }
-
-
-def stop_at(batch: int, patch: pytest.MonkeyPatch) -> None:
-    """Send SIGTERM to this process while it computes the batch, counted from the start of training."""
-    original, seen = Classifier.training_step, iter(range(10**6))
-
-    def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:
-        if next(seen) == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, images_and_labels, batch_idx)
-
-    patch.setattr(Classifier, "training_step", training_step)
 
 
 def check(fit: Command, command: Command, root: Path, options: Sequence[str], stops: Sequence[int]) -> None:
@@ -51,7 +42,9 @@ def check(fit: Command, command: Command, root: Path, options: Sequence[str], st
         assert resumed.code == 0, f"stopped at batch {batch}: {resumed}"
         folder = root / "checkpoints" / f"version_{version}"
         again = content(folder)
-        for part in ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step"):
+        parts = ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step")
+        averaging = {"current_model_state", "averaging_state"} & unbroken.keys()
+        for part in (*parts, *averaging):
             assert_same(again[part], unbroken[part], f"stopped at batch {batch}: {part}")
         for key, state in unbroken["callbacks"].items():
             for name in state.keys() & {"wait_count", "best_score", "stopped_epoch", "best_model_score"}:

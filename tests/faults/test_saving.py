@@ -18,7 +18,7 @@ import torch
 
 from mnist_lightning import runs
 from mnist_lightning.errors import StorageError
-from mnist_lightning.training.checkpoint import DurableCheckpointIO
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 
 # What the operating system is asked for while saving; Python tells an audit hook before each.
 SYSTEM_CALLS = ("open", "tempfile.mkstemp", "os.rename", "os.remove", "os.mkdir")

@@ -1,26 +1,10 @@
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.lab import SimpleCNN as LabSimpleCNN
 from mnist_lightning import SimpleCNN
-
-
-class LabSimpleCNN(nn.Module):
-    """The network as the lab writes it down: ReLU before pooling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.fc1 = nn.Linear(64 * 7 * 7, 128)
-        self.fc2 = nn.Linear(128, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        logits: Tensor = self.fc2(F.relu(self.fc1(x.view(-1, 64 * 7 * 7))))
-        return logits
 
 
 def test_parameter_count_is_that_of_the_layers() -> None:
@@ -33,7 +17,7 @@ def test_parameter_count_is_that_of_the_layers() -> None:
 def test_weights_load_into_the_labs_class_and_give_the_same_logits_and_gradients(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     network = SimpleCNN().to(memory_format=layout).eval()
-    lab = LabSimpleCNN()
+    lab = LabSimpleCNN().eval()
     lab.load_state_dict(network.state_dict())
     images, labels = torch.randn(16, 1, 28, 28), torch.randint(10, (16,))
     ours, theirs = network(images.to(memory_format=layout)), lab(images)

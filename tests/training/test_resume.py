@@ -1,10 +1,17 @@
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
+from mnist_lightning import Classifier
+from mnist_lightning.data.loader import Batch
 from tests.conftest import Command
 
 TAGS = ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate")
@@ -36,6 +43,18 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events.Reload()
     written = events.Tags()["scalars"]
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS if tag in written}
+
+
+def stop_at(batch: int, patch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM to this process while it computes the batch, counted from the start of training."""
+    original, seen = Classifier.training_step, iter(range(10**6))
+
+    def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:
+        if next(seen) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, images_and_labels, batch_idx)
+
+    patch.setattr(Classifier, "training_step", training_step)
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
@@ -72,11 +91,37 @@ def test_early_stopping_counts_on_after_resuming(fit: Command, command: Command,
     assert_same(content(again)["state_dict"], content(unbroken)["state_dict"])
 
 
-def test_resuming_what_has_finished_says_so(fit: Command, command: Command) -> None:
+def test_resuming_what_has_finished_says_so(fit: Command, command: Command, tmp_path: Path) -> None:
     fit("--trainer.max_epochs", "1")
-    outcome = command("fit", "--ckpt_path", "last")
-    assert outcome.code == 0
-    assert "version_0 has finished: trained 1 epochs" in outcome.out
+    for reference, name in (("last", "version_0"), ("version_0/best", "checkpoints/version_0/best.ckpt")):
+        outcome = command("fit", "--ckpt_path", reference)
+        assert outcome.code == 0
+        assert f"{name} has finished: trained 1 epochs" in outcome.out
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["version_0"], "nothing new has begun"
+
+
+@pytest.mark.parametrize("epochs", ["null", "-1"])
+def test_a_run_counted_in_steps_goes_on_until_it_has_taken_them(fit: Command, command: Command, epochs: str) -> None:
+    fit("--trainer.max_epochs", "1")
+    going_on = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs, "--trainer.max_steps", "20")
+    assert going_on.code == 0, going_on.err
+    assert "up to 20 steps" in going_on.out
+    assert "version_0 has finished: trained 20 steps" in command("fit", "--ckpt_path", "last").out
+
+
+def test_without_its_saved_config_a_run_goes_by_what_its_checkpoints_hold(
+    fit: Command, command: Command, tmp_path: Path
+) -> None:
+    options = ("--model.fc_dropout", "0.3", "--seed_everything", "4", "--early_stopping.enabled", "false")
+    for epochs in ("2", "1"):
+        assert fit("--trainer.max_epochs", epochs, *options).code == 0
+    (tmp_path / "lightning_logs" / "version_1" / "config.yaml").unlink()
+    assert "/101 = " in command("test").out  # the small data's 101 images, not MNIST's 10,000
+    resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    assert resumed.code == 0
+    assert "config.yaml is missing: going by the options that" in resumed.err
+    runs = tmp_path / "checkpoints"
+    assert_same(content(runs / "version_1")["state_dict"], content(runs / "version_0")["state_dict"])
 
 
 def test_another_learning_rate_is_obeyed_when_resuming(fit: Command, command: Command, tmp_path: Path) -> None:
@@ -86,6 +131,43 @@ def test_another_learning_rate_is_obeyed_when_resuming(fit: Command, command: Co
     assert "model.lr: 0.001 so far, 0.0003 from here on" in outcome.out
     checkpoint = content(tmp_path / "checkpoints" / "version_0")
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0003
+    config = (tmp_path / "lightning_logs" / "version_0" / "config.yaml").read_text()
+    assert "# up to step 8: model.lr was 0.001\n" in config
+    assert yaml.safe_load(config)["model"]["lr"] == 0.0003
+
+
+@pytest.mark.parametrize("by_config", [True, False])
+@pytest.mark.parametrize("where", ["last", "checkpoints/version_0/last.ckpt", "elsewhere.ckpt"])
+def test_what_contradicts_a_checkpoint_is_named_and_obeyed(
+    fit: Command, command: Command, tmp_path: Path, digits_dir: Path, where: str, by_config: bool
+) -> None:
+    fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1")
+    run = tmp_path / "checkpoints" / "version_0"
+    shutil.copy(run / "last.ckpt", tmp_path / "elsewhere.ckpt")
+    data = {"data_dir": str(digits_dir), "val_size": 60, "batch_size": 16}
+    (tmp_path / "new.yaml").write_text(yaml.safe_dump({"model": {"lr": 0.0003}, "data": data}))
+    options = ["--config", "new.yaml"] if by_config else ["--model.lr", "3e-4", "--data.batch_size", "16"]
+    outcome = command("fit", "--ckpt_path", where, *options, "--trainer.max_epochs", "2")
+    assert outcome.code == 0, outcome.err
+    assert "model.lr: 0.001 so far, 0.0003 from here on" in outcome.out
+    assert "data.batch_size: 32 so far, 16 from here on" in outcome.out
+    going_on = content(run if where == "last" else run.with_name("version_1"))
+    assert going_on["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0003
+    assert going_on["global_step"] == 1 + (15 if by_config or where == "elsewhere.ckpt" else 1)
+
+
+def test_the_order_of_images_cannot_change_within_an_epoch(
+    fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(3, patch)
+        assert fit("--trainer.max_epochs", "1").code == 143
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for where in ("last", "checkpoints/version_0/last.ckpt"):
+        outcome = command("fit", "--ckpt_path", where, "--data.batch_size", "16")
+        assert outcome.code == 2
+        assert "data.batch_size was 32 and cannot become 16 within an epoch" in outcome.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_going_on_from_another_checkpoint_than_the_last_makes_a_run_of_its_own(

@@ -1,90 +1,21 @@
-"""Checkpoints made durable: when they are saved, and how their bytes reach the disk.
-
-After each save the run's folder holds a file of its own for that moment, `last.ckpt`, and `best.ckpt` when this one is
-the best. Every file is written beside its name, flushed, read back, and only then given the name; the manifest that
-vouches for it is replaced first. So at any instant each listed file is either whole or not there yet.
-"""
+"""When a training run is saved: after epochs, on request within them, and before a signal ends it."""
 
 import contextlib
-import hashlib
-import io
 import os
-import pickle
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mnist_lightning import runs
-from mnist_lightning.errors import CheckpointError, ConfigError, DivergenceError, StorageError
+from mnist_lightning.errors import ConfigError
+from mnist_lightning.terminal import leave_closed_terminal
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 STEP_FILES = "epoch=*-step=*.ckpt"
-
-
-class DurableCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints so that no kill and no full disk costs a good one; read only what verifies."""
-
-    def save_checkpoint(self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint and bring `last.ckpt`, `best.ckpt` and the manifest of its folder up to date.
-
-        Raises:
-            CheckpointError: If a state in it is no plain value or tensor.
-            DivergenceError: If a weight is not finite.
-            StorageError: If the disk is full or the folder cannot be written; nothing that was there is lost.
-        """
-        path = Path(path)
-        for name, value in checkpoint["state_dict"].items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise DivergenceError(
-                    f"{name} is not finite at step {checkpoint['global_step']}; {path} is not written"
-                )
-        buffer = io.BytesIO()
-        torch.save(dict(checkpoint), buffer)
-        data = buffer.getvalue()
-        try:
-            torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            # Found now, and not when the run is to be resumed.
-            raise CheckpointError(
-                f"{path} could never be read: a state is no plain value or tensor ({error})"
-            ) from error
-        entry = runs.Entry(
-            file=path.name,
-            sha256=hashlib.sha256(data).hexdigest(),
-            epoch=checkpoint["epoch"],
-            global_step=checkpoint["global_step"],
-            metrics=checkpoint.get("metrics", {}),
-        )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            entries = [*_still_there(path.parent, but=path.name), entry]
-            with _beside(path, data) as publish:
-                replace_file(path.parent / runs.MANIFEST, runs.manifest_text(entries).encode())
-                publish()
-            replace_file(path.parent / runs.LAST, data)
-            if entry in runs.by_rank(entries)[:1]:
-                replace_file(path.parent / runs.BEST, data)
-        except OSError as error:
-            raise StorageError(f"cannot save {path} ({len(data):,} bytes): {error.strerror or error}") from error
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint that verifies, plain values and tensors only, whatever was asked for.
-
-        Raises:
-            CheckpointError: If it is damaged or not a checkpoint.
-        """
-        return runs.read_checkpoint(Path(path))
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -173,6 +104,7 @@ class RunCheckpoint(ModelCheckpoint):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._signal = number
+        leave_closed_terminal()
 
     def _is_due(self, step: int) -> bool:
         minutes = (time.monotonic() - self._saved_at_s) / 60
@@ -204,75 +136,3 @@ class RunCheckpoint(ModelCheckpoint):
                 f"{name}: saved after step {trainer.global_step}; fit --ckpt_path last goes on"
             )
             raise SystemExit(128 + self._signal)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Give a file new content, whole or not at all."""
-    with _beside(path, data) as publish:
-        publish()
-
-
-def mend(folder: Path) -> None:
-    """Bring `last.ckpt` and `best.ckpt` up to date, after a kill between a checkpoint and the copying of it.
-
-    Raises:
-        StorageError: If the disk is full or the folder cannot be written; nothing that was there is lost.
-    """
-    entries = _still_there(folder)
-    newest = sorted(entries, key=lambda entry: -entry.global_step)
-    for name, ranked in ((runs.LAST, newest), (runs.BEST, runs.by_rank(entries))):
-        for entry in ranked[:1]:
-            own = folder / entry.file
-            if not runs.matches(folder / name, entry.sha256) and runs.matches(own, entry.sha256):
-                try:
-                    replace_file(folder / name, own.read_bytes())
-                except OSError as error:
-                    raise StorageError(f"cannot save {folder / name}: {error.strerror or error}") from error
-
-
-def _still_there(folder: Path, *, but: str | None = None) -> list[runs.Entry]:
-    """Return the manifest's entries that vouch for a file; `best.ckpt` or `last.ckpt` may be the only copy left."""
-    copies = [runs.sha256(path) for path in (folder / runs.BEST, folder / runs.LAST) if path.exists()]
-    return [
-        entry
-        for entry in runs.read_manifest(folder)
-        if entry.file != but and (entry.sha256 in copies or (folder / entry.file).exists())
-    ]
-
-
-@contextlib.contextmanager
-def _beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
-    """Write data to a temporary file in the folder of `path`, verified; the function yielded gives it its name."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            part.chmod(0o666 & ~_umask())  # as any other new file: the temporary one is for its owner alone
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if part.read_bytes() != data:
-            raise OSError(f"{part} reads back other bytes than were written")
-
-        def publish() -> None:
-            part.replace(path)
-            _flush_folder(path.parent)
-
-        yield publish
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _flush_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every system can flush a folder
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,0 +1,119 @@
+"""Test accuracy of a config over n seeds, and of the n networks together.
+
+    python -m benchmarks.accuracy --config configs/best.yaml [--seeds 10] [--output accuracy.json]
+
+Each seed is a `fit` and a `test` as a person types them, in a folder of its own below `--root`; a seed that has its
+result there is not run again, so an interrupted benchmark goes on. The networks together: the mean of their
+probabilities, for all n and for groups of five.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import report
+from mnist_lightning import MNISTDataModule
+from mnist_lightning.inference.trained import load
+
+GROUP = 5  # networks in an ensemble that is reported beside that of all
+
+
+def main() -> None:
+    """Train what is missing, then print and file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to n - 1")
+    parser.add_argument("--root", type=Path, default=Path("accuracy"), help="folder of the runs")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, which share the threads")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    MNISTDataModule(str(options.data_dir)).prepare_data()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(lambda seed: run_seed(seed, options), range(options.seeds)))
+
+    accuracies = [result["accuracy"] for result in results]
+    probabilities, labels = ensemble([options.root / str(seed) for seed in range(options.seeds)], options.data_dir)
+    groups = [score(group, labels) for group in torch.split(probabilities, GROUP) if len(group) == GROUP]
+    report.print_table(
+        [
+            {"what": "one network, final weights", "n": len(accuracies), "test accuracy, %": percent(accuracies)},
+            {"what": f"{GROUP} networks together", "n": len(groups), "test accuracy, %": percent(groups)},
+            {
+                "what": f"all {options.seeds} together",
+                "n": 1,
+                "test accuracy, %": percent([score(probabilities, labels)]),
+            },
+        ]
+    )
+    report.write(
+        options.output,
+        config=str(options.config),
+        test_accuracy=report.summary(accuracies),
+        train_s=report.summary([result["train_s"] for result in results]),
+        threads_a_run=results[0]["threads"],
+        jobs=options.jobs,
+        ensembles_of_5=groups,
+        ensemble_of_all=score(probabilities, labels),
+        seeds=results,
+    )
+
+
+def run_seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the result of a seed, trained and tested unless it is there already."""
+    root = options.root / str(seed)
+    filed = root / "result.json"
+    if not filed.exists():
+        threads = max(1, (os.cpu_count() or 1) // options.jobs)
+        start = time.perf_counter()
+        command("fit", "--config", str(options.config), "--seed_everything", str(seed), "--data.data_dir",
+                str(options.data_dir), "--trainer.default_root_dir", str(root), threads=threads)  # fmt: skip
+        train_s = time.perf_counter() - start
+        command("test", "--trainer.default_root_dir", str(root), threads=threads)
+        (scored,) = root.glob("lightning_logs/*/test.json")
+        filed.write_text(json.dumps(json.loads(scored.read_text()) | {"train_s": train_s, "threads": threads}))
+    result: dict[str, Any] = json.loads(filed.read_text())
+    print(f"seed {seed}: {result['correct']}/{result['total']}, trained in {result['train_s']:.0f} s", flush=True)
+    return result
+
+
+def command(*args: str, threads: int) -> None:
+    """Run a command of the package; a failure ends the benchmark."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    subprocess.run(
+        [sys.executable, "-m", "mnist_lightning", *args], check=True, stdout=subprocess.DEVNULL, env=environment
+    )
+
+
+@torch.inference_mode()
+def ensemble(roots: list[Path], data_dir: Path) -> tuple[Tensor, Tensor]:
+    """Return the probabilities (n, N, 10) of every network for the test images, and their labels (N,)."""
+    data = MNISTDataModule(str(data_dir))
+    data.setup("test")
+    batches = list(data.test_dataloader())
+    networks = [load("best", root).network for root in roots]
+    probabilities = torch.stack([torch.cat([net(images).softmax(1) for images, _ in batches]) for net in networks])
+    return probabilities, torch.cat([labels for _, labels in batches])
+
+
+def score(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the accuracy of the mean of probabilities (n, N, 10)."""
+    return float((probabilities.mean(dim=0).argmax(dim=1) == labels).double().mean())
+
+
+def percent(accuracies: list[float]) -> str:
+    """Return a mean ± standard deviation in percent; nothing for no figures."""
+    return report.plus_minus([100 * accuracy for accuracy in accuracies], 3) if accuracies else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Training images a second: `fit` with everything on, a bare loop, and the lab's plain script, in turns.
+
+    python -m benchmarks.speed [--config configs/default.yaml] [--rounds 5] [--output speed.json]
+
+`fit` runs as a person types it, with progress bar, TensorBoard and checkpoints. Between its epochs the others have
+their turn, each in a process of its own: the bare loop trains and validates for an epoch over the same batches, the
+lab's script takes some steps, and a product of matrices measures what the machine can do at that moment. The first
+round warms up and is not counted.
+"""
+
+import argparse
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import report
+from benchmarks.contenders import BareLoop, TimedCLI, Turns, lab_images_per_s, prepared_data, terminal
+from benchmarks.lab import Lab
+
+FLOP_PER_IMAGE = 24.995e6  # forward and backward, without the gradient of the images that nobody needs
+LAB_STEPS = 150
+
+contender: Any = None  # of this process
+
+
+def main() -> None:
+    """Measure, print and file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/default.yaml"))
+    parser.add_argument("--rounds", type=int, default=5, help="epochs to count, at least 2")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    config = yaml.safe_load(options.config.read_text())
+    hparams = {"lr": 1e-3, "conv_dropout": 0.25, "fc_dropout": 0.5} | config.get("model", {})
+    rounds: dict[str, list[dict[str, float]]] = {"lab": [], "bare": [], "peak": []}
+    spawn = get_context("spawn")
+    lab_options = (str(options.data_dir),)
+    bare_options = (options.data_dir, config.get("data", {}), hparams)
+    with (
+        tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
+        ProcessPoolExecutor(1, spawn, initializer=make_lab, initargs=lab_options) as lab,
+        ProcessPoolExecutor(1, spawn, initializer=make_bare, initargs=bare_options) as bare,
+        terminal(),
+    ):
+
+        def others() -> None:
+            rounds["peak"].append({"flops": bare.submit(peak).result()})
+            rounds["bare"].append(bare.submit(bare_epoch).result())
+            rounds["lab"].append({"images_per_s": lab.submit(lab_steps).result()})
+
+        turns = Turns(others)
+        TimedCLI(
+            ["fit", "--config", str(options.config), "--data.data_dir", str(options.data_dir),
+             "--trainer.default_root_dir", folder, "--trainer.max_epochs", str(options.rounds + 1),
+             "--early_stopping.enabled", "false"],
+            turns,
+        )  # fmt: skip
+    rounds["fit"] = turns.epochs
+    counted = {name: values[1:] for name, values in rounds.items()}
+    print_figures(counted, options.config)
+    report.write(options.output, config=str(options.config), rounds=counted, **figures(counted))
+
+
+def figures(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Return the ratios, each taken within a round, so that a slow minute of the machine slows both sides."""
+    fit, bare, lab = rounds["fit"], rounds["bare"], rounds["lab"]
+    peaks = [peak["flops"] for peak in rounds["peak"]]
+    return {
+        "fit_over_lab": report.summary([f["images_per_s"] / x["images_per_s"] for f, x in zip(fit, lab, strict=True)]),
+        "bare_over_lab": report.summary(
+            [b["images_per_s"] / x["images_per_s"] for b, x in zip(bare, lab, strict=True)]
+        ),
+        "tax": report.summary([f["epoch_s"] / b["epoch_s"] - 1 for f, b in zip(fit, bare, strict=True)]),
+        "share_of_peak": report.summary(
+            [FLOP_PER_IMAGE * f["images_per_s"] / peak for f, peak in zip(fit, peaks, strict=True)]
+        ),
+    }
+
+
+def print_figures(rounds: dict[str, list[dict[str, float]]], config: Path) -> None:
+    """Print a table of the contenders and a line for each ratio."""
+    names = {"fit": f"fit --config {config}", "bare": "bare loop", "lab": "the lab's plain script"}
+    report.print_table(
+        {
+            "contender": names[name],
+            "n": len(rounds[name]),
+            "training images/s": report.plus_minus([r["images_per_s"] for r in rounds[name]], 0),
+            "s an epoch": report.plus_minus([r["epoch_s"] for r in rounds[name]], 1) if name != "lab" else "",
+        }
+        for name in names
+    )
+    for name, unit in (("fit_over_lab", 1), ("bare_over_lab", 1), ("tax", 100), ("share_of_peak", 100)):
+        ratio = figures(rounds)[name]
+        shown = [unit * ratio[key] for key in ("mean", "std")]
+        print(f"{name}: {shown[0]:.2f} ± {shown[1]:.2f} {'%' if unit == 100 else '×'} (n = {ratio['n']})")
+
+
+def make_lab(data_dir: str) -> None:
+    """Prepare the lab's process."""
+    global contender
+    contender = Lab(data_dir)
+
+
+def make_bare(data_dir: Path, data_options: dict[str, Any], hparams: dict[str, Any]) -> None:
+    """Prepare the bare loop's process."""
+    global contender
+    contender = BareLoop(prepared_data(data_dir, data_options, seed=0), hparams)
+
+
+def lab_steps() -> float:
+    """Return the lab's images a second."""
+    return lab_images_per_s(contender, LAB_STEPS)
+
+
+def bare_epoch() -> dict[str, float]:
+    """Return an epoch of the bare loop."""
+    result: dict[str, float] = contender.run_epoch()
+    return result
+
+
+def peak() -> float:
+    """Return the machine's FLOP a second."""
+    return float(contender.peak_flops())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What a start costs: help, version, the package, the first training step, against the imports they rest on.
+
+    python -m benchmarks.startup [--repeats 10] [--output startup.json]
+
+Every line is a process of its own, in turns; the times cover it from its start to its end, or to its first training
+step.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from benchmarks import report
+from mnist_lightning import MNISTDataModule
+
+FIRST_STEP = "the first training step"
+STATEMENTS = {
+    "python": "pass",
+    "import mnist_lightning": "import mnist_lightning",
+    "import torch": "import torch",
+    "import lightning.pytorch.cli": "import lightning.pytorch.cli",
+}
+
+
+class StopAtFirstStep(Callback):
+    """End the process when the first batch is about to be trained on."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop the clock, in the parent."""
+        sys.exit(0)
+
+
+def main() -> None:
+    """Measure, print and file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=10, help="starts of each, at least 2")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    MNISTDataModule(str(options.data_dir)).prepare_data()
+    commands = {name: ["-c", statement] for name, statement in STATEMENTS.items()}
+    commands |= {name: ["-m", "mnist_lightning", name] for name in ("--version", "--help")}
+    commands[FIRST_STEP] = ["-c", f"from benchmarks.startup import first_step; first_step({str(options.data_dir)!r})"]
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(options.repeats):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+            times[name].append(time.perf_counter() - start)
+    report.print_table(
+        {"what": name, "n": options.repeats, "s": report.plus_minus(values, 2)} for name, values in times.items()
+    )
+    beyond = [a - b for a, b in zip(times[FIRST_STEP], times["import lightning.pytorch.cli"], strict=True)]
+    print(f"{FIRST_STEP}, beyond import lightning.pytorch.cli: {report.plus_minus(beyond, 2, ' s')}")
+    report.write(
+        options.output,
+        seconds={name: report.summary(values) for name, values in times.items()},
+        first_step_beyond_lightning=report.summary(beyond),
+    )
+
+
+def first_step(data_dir: str) -> None:
+    """Go as far as `fit` goes before its first step."""
+    from benchmarks.contenders import TimedCLI
+
+    with tempfile.TemporaryDirectory() as folder:
+        TimedCLI(
+            ["fit", "--data.data_dir", data_dir, "--trainer.default_root_dir", folder], StopAtFirstStep()
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

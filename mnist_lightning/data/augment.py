@@ -1,0 +1,93 @@
+"""Augmentation: pure functions on batches of images, all randomness from the generator that is passed."""
+
+import functools
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+LIMITS = {"rotation": 180.0, "scale": 1.0, "shear": 90.0, "shift": math.inf, "elastic": math.inf}
+ELASTIC_GRID = 4  # points a side
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far each training image is moved from what it was; all zeros leave it alone.
+
+    Each amount is drawn anew for every image, uniformly between its negative and itself; `elastic` is drawn normally.
+
+    Args:
+        rotation: Degrees, in [0, 180).
+        scale: Share by which height and width grow or shrink, each by its own draw, in [0, 1).
+        shear: Degrees, in [0, 90).
+        shift: Pixels in each direction, at least 0.
+        elastic: Standard deviation, in pixels, of the displacement of each point of a coarse grid over the image.
+
+    Raises:
+        ValueError: If an amount is out of range.
+    """
+
+    rotation: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+    elastic: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, amount in asdict(self).items():
+            if not 0 <= amount < LIMITS[name]:
+                raise ValueError(f"{name} must be in [0, {LIMITS[name]:g}), got {amount}; 0 is none")
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+
+def augment(images: Tensor, amounts: Augmentation, generator: Generator) -> Tensor:
+    """Return float (B, C, H, W), each image rotated, scaled, sheared, shifted and bent by draws of its own.
+
+    Args:
+        images: float (B, C, H, W); what comes in from beyond an edge is 0, so the background must be 0.
+        amounts: How far.
+        generator: Source of every draw, on the processor; equal states give equal images.
+    """
+    size = len(images), 1, *images.shape[-2:]
+    grid = F.affine_grid(_affine(size, amounts, generator), list(size), align_corners=False)
+    if amounts.elastic:
+        grid = grid + _elastic(size, amounts.elastic, generator)
+    return F.grid_sample(images, grid.to(images.device), padding_mode="zeros", align_corners=False)
+
+
+def _affine(size: tuple[int, ...], amounts: Augmentation, generator: Generator) -> Tensor:
+    """Return (B, 2, 3), the maps from a point of the result to a point of the original, in units of half an image."""
+    count, _, height, width = size
+    draws = torch.rand(6, count, generator=generator) * 2 - 1
+    angle, shear = draws[0] * math.radians(amounts.rotation), draws[1] * math.radians(amounts.shear)
+    zoom_x, zoom_y = 1 + draws[2] * amounts.scale, 1 + draws[3] * amounts.scale
+    shift_x, shift_y = draws[4] * (2 * amounts.shift / width), draws[5] * (2 * amounts.shift / height)
+    cos, sin, slant = angle.cos(), angle.sin(), shear.tan()
+    rows = [
+        torch.stack([zoom_x * cos, zoom_x * (slant * cos - sin), shift_x], dim=1),
+        torch.stack([zoom_y * sin, zoom_y * (slant * sin + cos), shift_y], dim=1),
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def _elastic(size: tuple[int, ...], deviation: float, generator: Generator) -> Tensor:
+    """Return (B, H, W, 2), a smooth random displacement in units of half an image.
+
+    Random displacements on a coarse grid, interpolated by a cubic: Ronneberger et al. 2015, "U-Net",
+    https://arxiv.org/abs/1505.04597, section 3.1, there with 3×3 points and 10 pixels for larger images.
+    """
+    count, _, height, width = size
+    points = torch.randn(count, 2, ELASTIC_GRID, ELASTIC_GRID, generator=generator) * deviation
+    field = _cubic(height) @ points @ _cubic(width).T  # (B, 2, H, W)
+    return field.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height])
+
+
+@functools.cache
+def _cubic(size: int) -> Tensor:
+    """Return (size, ELASTIC_GRID), the matrix that interpolates the points of the coarse grid along one side."""
+    unit_points = torch.eye(ELASTIC_GRID)[None, None]
+    return F.interpolate(unit_points, (size, ELASTIC_GRID), mode="bicubic", align_corners=True)[0, 0]

@@ -1,0 +1,82 @@
+"""Muon: Adam for most parameters, momentum made orthogonal for the matrices that hold nearly all weights.
+
+torch's own Muon takes matrices only and computes in bfloat16, which a processor without it emulates.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Adam
+
+# Of the quintic whose iteration brings every singular value near 1: Jordan et al. 2024, "Muon: an optimizer for hidden
+# layers in neural networks", https://kellerjordan.github.io/posts/muon/.
+QUINTIC = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+SMALLEST_NORM = 1e-7
+
+
+class Muon(Adam):
+    """Adam, but each step of `matrices` is their Nesterov momentum with all singular values brought near 1.
+
+    A step of a matrix is scaled to be as long as one of Adam's, so that one learning rate serves both: Liu et al. 2025,
+    "Muon is scalable for LLM training", https://arxiv.org/abs/2502.16982, equation 4.
+
+    Args:
+        matrices: Parameters of two dimensions or more, whose first one counts the outputs.
+        others: All other parameters.
+        **adam: Options of torch's Adam; the first of its `betas` is also the share of the momentum that a step keeps.
+    """
+
+    def __init__(self, matrices: Iterable[Parameter], others: Iterable[Parameter], **adam: Any) -> None:
+        super().__init__([{"params": list(others)}, {"params": list(matrices)}], **adam)
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step; the closure computes the gradients."""
+        loss = closure() if closure is not None else None
+        matrices = self.param_groups[1]["params"]
+        gradients = [matrix.grad for matrix in matrices]
+        for matrix in matrices:
+            if matrix.grad is not None:
+                self._step_matrix(matrix, matrix.grad)
+                matrix.grad = None  # not for Adam
+        super().step()
+        for matrix, gradient in zip(matrices, gradients, strict=True):
+            matrix.grad = gradient
+        return loss
+
+    def _step_matrix(self, matrix: Parameter, gradient: Tensor) -> None:
+        group, state = self.param_groups[1], self.state[matrix]
+        with torch.no_grad():
+            if not state:
+                # Adam's own reading of a saved state looks for a step.
+                state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(matrix)}
+            kept = group["betas"][0]
+            momentum = state["momentum"].lerp_(gradient, 1 - kept)
+            direction = orthogonal(gradient.lerp(momentum, kept).flatten(start_dim=1)).view_as(matrix)
+            length = 0.2 * max(matrix.shape[0], matrix[0].numel()) ** 0.5
+            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * length)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return float (M, N), the matrix with singular values between about 0.7 and 1.2, where they were not near 0.
+
+    The iteration X ← aX + b(XXᵀ)X + c(XXᵀ)²X multiplies X from the left by polynomials of XXᵀ, which commute. So it is
+    run on XXᵀ alone, of the smaller side, and X multiplied once.
+
+    Args:
+        matrix: float (M, N).
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonal(matrix.T).T
+    a, b, c = QUINTIC
+    matrix = matrix / matrix.norm().clamp(min=SMALLEST_NORM)
+    gram, product = matrix @ matrix.T, torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    for _ in range(ITERATIONS):
+        factor = torch.addmm(b * gram, gram, gram, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    return product @ matrix

@@ -111,12 +111,14 @@ def _run(options: argparse.Namespace) -> int:
     failed = len(faults) + len(paths) - len(labelled)
     unsure = sum(prediction.unsure for _, prediction in labelled)
     print(f"{len(labelled)} labelled, {unsure} of them unsure; {failed} failed")
+    if not labelled:
+        return NOTHING_LABELLED  # and a table from before is kept
     if options.output:
         write_labels(options.output, labelled)
         print(f"labels: {printable(str(options.output))}")
     if options.save_inputs:
         print(f"what the network saw: {printable(str(options.save_inputs))}")
-    return NOTHING_LABELLED if not labelled else SOME_FAILED if failed else 0
+    return SOME_FAILED if failed else 0
 
 
 def _check_places(output: Path | None, save_inputs: Path | None) -> None:

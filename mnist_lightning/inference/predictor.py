@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mnist_lightning.inference.prediction import UNSURE_BELOW, Guess, Prediction
 from mnist_lightning.inference.trained import TrainedNetwork, load
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
+PictureT = TypeVar("PictureT", bound=Picture)
 
 BATCH_SIZE = 500  # images that go through the network at once; bounds the memory
 
@@ -61,10 +62,12 @@ class Predictor:
     def __call__(self, pictures: Picture, ink: InkChoice = "auto") -> Prediction: ...
 
     @overload
-    def __call__(self, pictures: list[Picture] | tuple[Picture, ...], ink: InkChoice = "auto") -> list[Prediction]: ...
+    def __call__(
+        self, pictures: list[PictureT] | tuple[PictureT, ...], ink: InkChoice = "auto"
+    ) -> list[Prediction]: ...
 
     def __call__(
-        self, pictures: Picture | list[Picture] | tuple[Picture, ...], ink: InkChoice = "auto"
+        self, pictures: Picture | list[PictureT] | tuple[PictureT, ...], ink: InkChoice = "auto"
     ) -> Prediction | list[Prediction]:
         """Find the digit in each picture and label it.
 
@@ -134,6 +137,8 @@ def _array(picture: Tensor) -> Pixels:
     given = f"{picture.dtype} {tuple(picture.shape)}".removeprefix("torch.")
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and len(picture) not in (1, 3)):
         raise ValueError(f"a tensor must be (H, W), (1, H, W) or (3, H, W), got {given}; list(batch) splits a batch")
+    if not picture.numel():
+        raise ValueError(f"a tensor must not be empty, got {given}")
     values = picture.detach().cpu()
     if values.is_floating_point():
         if not (values.min() >= 0 and values.max() <= 1):

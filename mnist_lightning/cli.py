@@ -26,7 +26,10 @@ commands:
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the 10,000 test images
   predict    label your own pictures of digits
+  export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
+  demo       open a page to draw digits on, on this machine
              (without --ckpt_path, all of these take the best checkpoint of the newest run)
+  doctor     check this machine: versions, accelerator, data, folders, mirrors
 
 options:
   --help     this text; after a command, every option it has
@@ -39,13 +42,17 @@ examples:
   python -m mnist_lightning fit --ckpt_path last
   python -m mnist_lightning test
   python -m mnist_lightning predict digit.png
+  python -m mnist_lightning export --format onnx
   tensorboard --logdir lightning_logs
 """
 
 COMMANDS = ("fit", "validate", "test")
 # Those that need no Trainer, each with the module whose `main` runs it.
 OWN_COMMANDS = {
-    "predict": "mnist_lightning.inference.predict_command",
+    "demo": "mnist_lightning.inference.demo",
+    "doctor": "mnist_lightning.doctor",
+    "export": "mnist_lightning.inference.export",
+    "predict": "mnist_lightning.inference.predict",
 }
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -110,7 +117,7 @@ def _run(args: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
+        if _is_about_options(error):
             return _fail(" ".join(str(error).split()), 2)
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
     finally:
@@ -123,6 +130,14 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End with the code that a shell gives a process ended by the signal; while it trains, the run saves first."""
     leave_closed_terminal()
     sys.exit(128 + number)
+
+
+def _is_about_options(error: Exception) -> bool:
+    """Tell whether this is how Lightning says that options do not go together, or not with the data."""
+    if type(error).__name__ == "MisconfigurationException":
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.")
 
 
 def _fail(line: str, exit_code: int) -> int:

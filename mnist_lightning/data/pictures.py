@@ -93,6 +93,22 @@ def prepare_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tuple
         raise PictureError(f"{printable(os.fspath(path))}: {error}") from error
 
 
+def prepare_drawing(ink: Pixels) -> Pixels:
+    """Return a drawing in the form of MNIST's images, uint8 (28, 28): all that is drawn is the digit.
+
+    Args:
+        ink: uint8 (H, W), 0 paper, 255 full ink.
+
+    Raises:
+        PictureError: If nothing is drawn.
+    """
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        raise PictureError("no digit found")
+    strokes = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / 255
+    return _centred(_fitted(np.pad(strokes, RIM)))
+
+
 def _flat(picture: Image.Image | Pixels) -> Image.Image:
     if isinstance(picture, Image.Image):
         try:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, prepare, prepare_file
+from mnist_lightning.inference.pixel_network import PixelNetwork
 from mnist_lightning.inference.prediction import UNSURE_BELOW, Guess, Prediction
 from mnist_lightning.inference.trained import TrainedNetwork, load
 
@@ -40,6 +40,7 @@ class Predictor:
             raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self.trained = trained
         self.unsure_below = unsure_below
+        self._network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
 
     @classmethod
     def from_run(
@@ -113,9 +114,9 @@ class Predictor:
         for start in range(0, len(pixels), BATCH_SIZE):
             batch = pixels[start : start + BATCH_SIZE]
             with torch.inference_mode():
-                logits = self.trained.network(normalise(as_images(batch), spec.mean, spec.std))
-                probabilities, classes = logits.double().softmax(dim=1).topk(3)  # (b, 3) each
-            predictions += map(self._prediction, probabilities.tolist(), classes.tolist())
+                _, probabilities = self._network(batch)
+            top3 = probabilities.topk(3)  # (b, 3)
+            predictions += map(self._prediction, top3.values.tolist(), top3.indices.tolist())
         return predictions
 
     def _prediction(self, probabilities: list[float], classes: list[int]) -> Prediction:

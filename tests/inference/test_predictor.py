@@ -130,7 +130,7 @@ def test_the_ink_can_be_told(predictor: Predictor) -> None:
         (torch.zeros(0, 28), "must not be empty"),
     ],
 )
-def test_what_is_no_picture_is_refused(predictor: Predictor, picture: Tensor, message: str) -> None:
+def test_what_is_no_picture_is_refused(predictor: Predictor, picture: Picture, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         predictor(picture)
 
@@ -144,7 +144,7 @@ def test_pixels_of_another_form_are_refused(predictor: Predictor, images: Tensor
 def test_a_page_without_a_digit_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     Image.new("L", (200, 200), 255).save(tmp_path / "blank.png")
     with pytest.raises(PictureError, match=r"blank\.png: no digit found"):
-        predictor([PAGES[0], tmp_path / "blank.png"])
+        predictor([tmp_path / "blank.png"])
 
 
 def test_without_a_run_there_is_no_predictor(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_names_that_are_no_text_come_through(command: Command, photos: Path) -> 
 def test_predict_imports_no_lightning(photos: Path) -> None:
     script = (
         "import sys\n"
-        "from mnist_lightning.inference.predict_command import main\n"
+        "from mnist_lightning.inference.predict import main\n"
         "main(['photos', '--output', 'labels.csv', '--save_inputs', 'seen'])\n"
         "print('MODULES', *sys.modules)"
     )

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnist_lightning.data.mnist import MNISTDataModule
+    from mnist_lightning.inference.predictor import Predictor
     from mnist_lightning.models.cnn import SimpleCNN
     from mnist_lightning.training.classifier import Classifier
 
-__all__ = ["Classifier", "MNISTDataModule", "SimpleCNN"]
+__all__ = ["Classifier", "MNISTDataModule", "Predictor", "SimpleCNN"]
 
 _HOMES = {
     "Classifier": "mnist_lightning.training.classifier",
     "MNISTDataModule": "mnist_lightning.data.mnist",
+    "Predictor": "mnist_lightning.inference.predictor",
     "SimpleCNN": "mnist_lightning.models.cnn",
 }
 

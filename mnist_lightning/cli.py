@@ -26,6 +26,7 @@ commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the 10,000 test images
+  predict    label your own pictures of digits
   export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
   demo       open a page to draw digits on, on this machine
              (without --ckpt_path, all of these take the best checkpoint of the newest run)
@@ -41,6 +42,7 @@ examples:
   python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
   python -m mnist_lightning fit --ckpt_path last
   python -m mnist_lightning test
+  python -m mnist_lightning predict digit.png
   python -m mnist_lightning export --format onnx
   tensorboard --logdir lightning_logs
 """
@@ -51,13 +53,14 @@ OWN_COMMANDS = {
     "demo": "mnist_lightning.inference.demo",
     "doctor": "mnist_lightning.doctor",
     "export": "mnist_lightning.inference.export",
+    "predict": "mnist_lightning.inference.predict",
 }
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
+    """Run a command and exit: 0 done, 1 done in part, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
 
     Args:
         args: The command line without the program's name; None takes `sys.argv`.

@@ -4,18 +4,18 @@ import os
 import sys
 
 
-def tell(line: str) -> None:
-    """Print a line on stderr that may name what comes out of a file."""
-    print(printable(line), file=sys.stderr)
+def tell(text: str) -> None:
+    """Print text on stderr that may name what comes out of a file."""
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
-def printable(text: str) -> str:
-    r"""Return text with its control characters escaped.
+def printable(line: str) -> str:
+    r"""Return a line that cannot steer a terminal: what is not printable in it is escaped, line breaks too.
 
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
+    >>> printable("7\x1b[2J.png")
+    '7\\x1b[2J.png'
     """
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def leave_closed_terminal() -> bool:

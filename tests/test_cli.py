@@ -192,7 +192,7 @@ def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
         (["fit", "--config", "broken.yaml"], "broken.yaml, line 2 is not YAML: expected the node content"),
         (["--config", "unknown.yaml", "fit"], "unknown command --config"),
         (["fot"], "unknown command fot; did you mean fit?"),
-        (["predict"], "unknown command predict"),
+        (["guess"], "unknown command guess"),
     ],
 )
 def test_wrong_use_costs_a_line_and_exit_code_2_and_writes_nothing(

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli": {"trainer_cli"},
     "__main__": {"cli"},
-    "__init__": {"models", "data", "training"},  # the public names, on first use
+    "__init__": {"models", "data", "training", "inference"},  # the public names, on first use
 }
 
 
@@ -78,6 +78,9 @@ def test_the_packages_init_files_import_nothing(source: Path) -> None:
         ("import mnist_lightning.inference.formats", {"lightning", "torchvision", "torchmetrics", "onnxruntime"}),
         ("import mnist_lightning.data.sources, mnist_lightning.data.idx", {"torch", "lightning"}),
         ("import mnist_lightning.inference.trained", {"lightning", "torchvision", "torchmetrics"}),
+        ("from mnist_lightning import Predictor", {"lightning", "torchvision", "torchmetrics", "scipy"}),
+        ("import mnist_lightning.data.pictures", {"torch", "lightning", "torchvision", "scipy"}),
+        ("from mnist_lightning.cli import main; main(['predict', '--help'])", {"torch", "lightning", "numpy", "PIL"}),
         ("import mnist_lightning.runs; from mnist_lightning import SimpleCNN", {"lightning", "torchvision"}),
     ],
 )

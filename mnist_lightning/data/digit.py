@@ -208,7 +208,7 @@ def _likelier(one: _Candidate, other: _Candidate) -> _Candidate:
     weaker, stronger = sorted((one, other), key=lambda candidate: candidate.depth)
     if weaker.depth < 0.5 * stronger.depth:
         return stronger
-    if abs(one.clearance - other.clearance) > 0.05:
+    if abs(one.clearance - other.clearance) > 0.03:
         return max(one, other, key=lambda candidate: candidate.clearance)
     for outer, inner in ((one, other), (other, one)):
         if outer.box.contains(inner.box):

@@ -16,7 +16,7 @@ WIDEST_STROKE = 1 / 3
 DARKEST_PAPER = 64.0  # grey level; below it the contrast is no longer taken in proportion, for noise would be amplified
 
 # Printed lines: how faint, how much of the picture's width they cover, how thick (of the longer side), how steep.
-LINE_CONTRAST = 0.2
+LINE_CONTRAST = 0.15
 LINE_COVER = 0.6
 LINE_THICKNESS = 0.06
 LINE_SLOPE = 0.08
@@ -35,7 +35,7 @@ def contrast(grey: Floats, ink: Ink) -> Floats:
         ink: Whether to look for ink that is darker or lighter than the paper.
     """
     values = grey if ink == "dark" else 255 - grey
-    calm = Image.fromarray(np.rint(values).astype(np.uint8)).filter(ImageFilter.MedianFilter(5))
+    calm = Image.fromarray(np.rint(values).astype(np.uint8)).filter(ImageFilter.MedianFilter(3))
     radius = max(2, round(WIDEST_STROKE * max(grey.shape) / 2))
     # The picture goes on beyond its edge, or the square would not fit between the edge and a digit near it.
     paper = np.pad(np.asarray(calm), radius, mode="edge")

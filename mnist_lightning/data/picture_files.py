@@ -8,6 +8,9 @@ import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -18,13 +21,15 @@ from mnist_lightning.terminal import printable
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
+SHEET_SUFFIX = ".input.png"  # of what `predict --save_inputs` writes: no picture to label
+
 MAX_FILE_BYTES = 20 * 2**20  # a photo of 50 megapixels has about 15 MB as a JPEG
 # What is decoded whole takes up to 12 bytes a pixel; a JPEG is decoded at a half, a quarter or an eighth of its size.
 MAX_PIXELS = 16_000_000
 MAX_JPEG_PIXELS = 50_000_000
 DETAIL = 1024  # pixels of the longer side that always remain; larger pictures are reduced by a whole number
 
-# What Pillow raises on damaged bytes: the list of its own fuzz tests, and what damaging bytes found besides.
+# What Pillow raises on damaged bytes: the list of its own fuzz tests, and what a less careful decoder in Python may.
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -38,7 +43,6 @@ DECODING_ERRORS = (
     AttributeError,
     EOFError,
     struct.error,
-    Image.DecompressionBombError,
 )
 
 UPRIGHT = {  # what undoes each EXIF orientation
@@ -52,6 +56,36 @@ UPRIGHT = {  # what undoes each EXIF orientation
 }
 
 
+def find_pictures(places: Sequence[str]) -> tuple[list[Path], list[PictureError]]:
+    """Return the picture files that files and folders name, and what is wrong with some of these.
+
+    A file is taken whatever it is called. Of a folder and all folders in it, the files with a suffix of `SUFFIXES` are
+    taken, in the order of their names; hidden ones, and folders behind symbolic links, are left out.
+
+    Args:
+        places: Paths of files and folders.
+    """
+    paths: list[Path] = []
+    faults: list[PictureError] = []
+
+    def note(error: OSError) -> None:
+        faults.append(PictureError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}"))
+
+    for place in places:
+        if not os.path.isdir(place):
+            paths.append(Path(place))
+            continue
+        found = []
+        for folder, subfolders, names in os.walk(place, onerror=note):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            pictures = sorted(name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+            found += [Path(folder, name) for name in pictures if not name.endswith(SHEET_SUFFIX)]
+        if not found:
+            faults.append(PictureError(f"{printable(place)}: no pictures in it ({', '.join(SUFFIXES)})"))
+        paths += found
+    return paths, faults
+
+
 def read_picture(path: str | os.PathLike[str]) -> Image.Image:
     """Return the first frame of a picture file, as `flattened` does.
 
@@ -63,10 +97,16 @@ def read_picture(path: str | os.PathLike[str]) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what it makes the best of; sizes are checked below
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image, _silent_decoder(image):
                 _check_size(image, name)
                 image.draft("RGB", (DETAIL, DETAIL))  # a JPEG is decoded no larger than needed
                 return flattened(image)
+        except PictureError:
+            raise
+        except Image.DecompressionBombError:
+            raise PictureError(
+                f"{name}: more than {MAX_PIXELS // 10**6} megapixels; save the picture smaller"
+            ) from None
         except UnidentifiedImageError:
             raise PictureError(f"{name}: not a PNG, JPEG, BMP, WebP, TIFF or GIF picture, or a damaged one") from None
         except DECODING_ERRORS as error:
@@ -106,6 +146,7 @@ def flattened(image: Image.Image) -> Image.Image:
         paper = Image.new("RGB", flat.size, "white")
         paper.paste(flat, mask=flat.getchannel("A"))
         flat = paper
+    flat.info.clear()  # of its EXIF too, or it would be turned once more by whoever reads that
     return flat.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else flat
 
 
@@ -132,6 +173,23 @@ def _check_size(image: Image.Image, name: str) -> None:
     if image.width * image.height > limit:
         size = f"{image.width}×{image.height} pixels"
         raise PictureError(f"{name}: {size}, more than {limit // 10**6} megapixels; save the picture smaller")
+
+
+@contextmanager
+def _silent_decoder(image: Image.Image) -> Iterator[None]:
+    """Keep libtiff from writing what it thinks of a damaged file to the process's stderr, past Python."""
+    if image.format != "TIFF":
+        yield
+        return
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
 def _orientation(image: Image.Image) -> int | None:

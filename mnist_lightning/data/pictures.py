@@ -9,6 +9,7 @@ Two things are added, because pictures come from elsewhere than NIST: everything
 strokes thinner or thicker than nearly all of MNIST's are brought nearer to them. No torch.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +19,9 @@ from PIL import Image
 
 from mnist_lightning.data.digit import RIM, Box, find_digit
 from mnist_lightning.data.ink import Floats, Ink, stroke_width, thickened
-from mnist_lightning.data.picture_files import flattened
+from mnist_lightning.data.picture_files import flattened, read_picture
 from mnist_lightning.errors import PictureError
+from mnist_lightning.terminal import printable
 
 SIDE = 28  # of the prepared picture
 FIELD = 20  # of the square that the digit is fitted into
@@ -75,6 +77,20 @@ def prepare(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> PreparedP
     if digit is None:
         raise PictureError("no digit found")
     return PreparedPicture(_centred(_fitted(digit.strokes)), digit.ink, _share(digit.box, grey))
+
+
+def prepare_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tuple[Image.Image, PreparedPicture]:
+    """Return the picture in a file, upright, flat and no larger than needed, and what `prepare` makes of it.
+
+    Raises:
+        PictureError: If the file cannot be read as a picture, or the picture shows no digit; names the file.
+        ValueError: If `ink` has another value.
+    """
+    picture = read_picture(path)
+    try:
+        return picture, prepare(picture, ink)
+    except PictureError as error:
+        raise PictureError(f"{printable(os.fspath(path))}: {error}") from error
 
 
 def prepare_drawing(ink: Pixels) -> Pixels:

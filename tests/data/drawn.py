@@ -21,6 +21,13 @@ def mnist_images(count: int, file: int = 0) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, 28, 28)
 
 
+def mnist_labels(count: int, file: int = 1) -> NDArray[np.uint8]:
+    """Return the first labels (N,) of the bundled training file, or with `file=3` of the test file."""
+    assert MNIST.bundled
+    with gzip.open(MNIST.bundled / f"{MNIST.files[file].name}.gz") as packed:
+        return np.frombuffer(packed.read(8 + count), np.uint8, offset=8)
+
+
 def on_paper(image: NDArray[np.uint8], *, size: int = 168, margin: int = 40) -> NDArray[np.uint8]:
     """Return a digit enlarged to sharp strokes, dark on white, with a margin all round."""
     enlarged = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)

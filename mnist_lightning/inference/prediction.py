@@ -1,0 +1,39 @@
+"""What a network says of a picture. No torch, so that a command line can name its defaults at once."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mnist_lightning.data.pictures import PreparedPicture
+
+# Of validation digits in photo-like pictures, answers at or above this are right as often as those on MNIST's own
+# images; `python benchmarks/pictures.py --split val` prints the table it was read from.
+UNSURE_BELOW = 0.9
+
+
+class Guess(NamedTuple):
+    """A class and how probable the network finds it, in [0, 1]."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one picture.
+
+    Args:
+        label: Name of the most probable class, such as `"7"`.
+        probability: How probable, in [0, 1].
+        top3: The three most probable classes, the first of them `label`.
+        unsure: Whether the probability is below the predictor's threshold.
+        index: The class as the data's labels count it, from 0.
+        seen: What the network saw of the picture, and how it was found; None for pixels that were given as they are.
+    """
+
+    label: str
+    probability: float
+    top3: tuple[Guess, ...]
+    unsure: bool
+    index: int
+    seen: "PreparedPicture | None" = field(default=None, repr=False, compare=False)

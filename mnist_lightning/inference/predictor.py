@@ -1,0 +1,152 @@
+"""Predictor: a trained network for a person's own pictures, from Python. No Lightning."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, prepare, prepare_file
+from mnist_lightning.inference.pixel_network import PixelNetwork
+from mnist_lightning.inference.prediction import UNSURE_BELOW, Guess, Prediction
+from mnist_lightning.inference.trained import TrainedNetwork, load
+
+Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
+PictureT = TypeVar("PictureT", bound=Picture)
+
+BATCH_SIZE = 500  # images that go through the network at once; bounds the memory
+
+
+class Predictor:
+    """Label pictures of digits.
+
+    `Predictor.from_run("best")("digit.png").label` is the shortest use.
+
+    Args:
+        trained: A trained network.
+        unsure_below: Probability in [0, 1] below which an answer counts as unsure.
+
+    Raises:
+        ValueError: If the threshold is out of range.
+    """
+
+    def __init__(self, trained: TrainedNetwork, unsure_below: float = UNSURE_BELOW) -> None:
+        if not 0 <= unsure_below <= 1:
+            raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
+        self.trained = trained
+        self.unsure_below = unsure_below
+        self._network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
+
+    @classmethod
+    def from_run(
+        cls, reference: str = "best", root: str | os.PathLike[str] = ".", unsure_below: float = UNSURE_BELOW
+    ) -> "Predictor":
+        """Return a predictor with the network of a run.
+
+        Args:
+            reference: `best` or `last` of the newest run, `version_3/best`, `version_3/last`, or a checkpoint file.
+            root: Folder that holds `lightning_logs` and `checkpoints`.
+            unsure_below: Probability in [0, 1] below which an answer counts as unsure.
+
+        Raises:
+            CheckpointError: If there is none, or it is damaged or of another network.
+            ValueError: If the threshold is out of range.
+        """
+        return cls(load(reference, Path(root)), unsure_below)
+
+    @overload
+    def __call__(self, pictures: Picture, ink: InkChoice = "auto") -> Prediction: ...
+
+    @overload
+    def __call__(
+        self, pictures: list[PictureT] | tuple[PictureT, ...], ink: InkChoice = "auto"
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self, pictures: Picture | list[PictureT] | tuple[PictureT, ...], ink: InkChoice = "auto"
+    ) -> Prediction | list[Prediction]:
+        """Find the digit in each picture and label it.
+
+        Args:
+            pictures: A picture, or a list of pictures of any kinds and sizes: the path of a file; a Pillow image; an
+                array uint8 (H, W), (H, W, 3) or (H, W, 4); a tensor (H, W), (1, H, W) or (3, H, W), uint8 or float in
+                [0, 1].
+            ink: Whether the ink is darker or lighter than the paper; `auto` finds out for each picture.
+
+        Returns:
+            A prediction, or a list of them for a list.
+
+        Raises:
+            PictureError: If a file cannot be read as a picture, or a picture shows no digit.
+            ValueError: If an array or a tensor has another type, shape or range.
+        """
+        if not isinstance(pictures, list | tuple):
+            return self([pictures], ink)[0]
+        return self.predict_prepared([_prepared(picture, ink) for picture in pictures])
+
+    def predict_prepared(self, pictures: list[PreparedPicture]) -> list[Prediction]:
+        """Label pictures that `data.pictures` has prepared."""
+        if not pictures:
+            return []
+        predictions = self.predict_pixels(np.stack([picture.pixels for picture in pictures]))
+        return [replace(made, seen=picture) for made, picture in zip(predictions, pictures, strict=True)]
+
+    def predict_pixels(self, images: Pixels | Tensor) -> list[Prediction]:
+        """Label images that are in the form of the network's data already, without looking for a digit in them.
+
+        Args:
+            images: uint8 (B, 28, 28), for MNIST light ink on black.
+
+        Raises:
+            ValueError: If they have another type or shape.
+        """
+        pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+        spec = self.trained.spec
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (spec.height, spec.width):
+            given = f"{pixels.dtype} {tuple(pixels.shape)}".removeprefix("torch.")
+            raise ValueError(f"images must be uint8 (B, {spec.height}, {spec.width}), got {given}")
+        predictions: list[Prediction] = []
+        for start in range(0, len(pixels), BATCH_SIZE):
+            batch = pixels[start : start + BATCH_SIZE]
+            with torch.inference_mode():
+                _, probabilities = self._network(batch)
+            top3 = probabilities.topk(3)  # (b, 3)
+            predictions += map(self._prediction, top3.values.tolist(), top3.indices.tolist())
+        return predictions
+
+    def _prediction(self, probabilities: list[float], classes: list[int]) -> Prediction:
+        names = self.trained.spec.class_names
+        top3 = tuple(
+            Guess(names[index], probability) for index, probability in zip(classes, probabilities, strict=True)
+        )
+        return Prediction(*top3[0], top3, unsure=top3[0].probability < self.unsure_below, index=classes[0])
+
+
+def _prepared(picture: Picture, ink: InkChoice) -> PreparedPicture:
+    if isinstance(picture, str | os.PathLike):
+        return prepare_file(picture, ink)[1]
+    return prepare(_array(picture) if isinstance(picture, Tensor) else picture, ink)
+
+
+def _array(picture: Tensor) -> Pixels:
+    """Return a tensor as an array uint8 (H, W) or (H, W, 3)."""
+    given = f"{picture.dtype} {tuple(picture.shape)}".removeprefix("torch.")
+    if picture.ndim not in (2, 3) or (picture.ndim == 3 and len(picture) not in (1, 3)):
+        raise ValueError(f"a tensor must be (H, W), (1, H, W) or (3, H, W), got {given}; list(batch) splits a batch")
+    if not picture.numel():
+        raise ValueError(f"a tensor must not be empty, got {given}")
+    values = picture.detach().cpu()
+    if values.is_floating_point():
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"a float tensor must be in [0, 1], got {values.min():g} to {values.max():g}")
+        values = (values * 255).round().to(torch.uint8)
+    if values.dtype != torch.uint8:
+        raise ValueError(f"a tensor must be uint8 or float, got {given}")
+    if values.ndim == 3:
+        values = values.permute(1, 2, 0) if len(values) == 3 else values[0]
+    return np.ascontiguousarray(values.numpy())

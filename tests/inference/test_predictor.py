@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mnist_lightning import Classifier, Predictor
+from mnist_lightning.data.pictures import prepare
+from mnist_lightning.errors import CheckpointError, PictureError
+from mnist_lightning.inference.predictor import Picture
+from tests.data.drawn import mnist_images, on_paper
+from tests.inference.conftest import TrainedRun
+
+DIGITS = mnist_images(6)
+PAGES = [on_paper(digit) for digit in DIGITS]
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_run: TrainedRun) -> Predictor:
+    return Predictor.from_run("best", trained_run.root)
+
+
+@pytest.fixture(scope="module")
+def expected(trained_run: TrainedRun) -> Tensor:
+    """The probabilities (6, 10) by Lightning's loading of the network and MNIST's published mean and deviation."""
+    classifier = Classifier.load_from_checkpoint(trained_run.best, map_location="cpu", weights_only=True).eval()
+    pixels = np.stack([prepare(page).pixels for page in PAGES])
+    with torch.inference_mode():
+        logits: Tensor = classifier((torch.from_numpy(pixels)[:, None] / 255 - 0.1307) / 0.3081)
+    return logits.softmax(dim=1)
+
+
+def test_a_prediction_is_the_networks_answer_to_the_prepared_picture(predictor: Predictor, expected: Tensor) -> None:
+    for page, probabilities in zip(PAGES, expected, strict=True):
+        prediction = predictor(page)
+        top3 = probabilities.topk(3)
+        assert [guess.label for guess in prediction.top3] == [str(index) for index in top3.indices.tolist()]
+        # Another memory layout sums in another order.
+        assert [guess.probability for guess in prediction.top3] == pytest.approx(top3.values.tolist(), abs=1e-5)
+        assert prediction.label == str(prediction.index) == prediction.top3[0].label
+        assert prediction.probability == prediction.top3[0].probability
+        assert prediction.seen is not None
+        np.testing.assert_array_equal(prediction.seen.pixels, prepare(page).pixels)
+
+
+def test_many_pictures_are_answered_as_each_alone(predictor: Predictor, expected: Tensor) -> None:
+    together = predictor(PAGES)
+    assert [prediction.index for prediction in together] == expected.argmax(dim=1).tolist()
+    for page, prediction in zip(PAGES, together, strict=True):
+        alone = predictor(page)
+        assert alone.label == prediction.label
+        assert alone.probability == pytest.approx(prediction.probability, abs=1e-5)
+    assert predictor([]) == []
+
+
+def test_the_same_picture_in_any_form_is_the_same_prediction(predictor: Predictor, tmp_path: Path) -> None:
+    page = PAGES[0]
+    image = Image.fromarray(page)
+    image.save(tmp_path / "digit.png")
+    grey = torch.from_numpy(page)
+    forms: list[Picture] = [
+        str(tmp_path / "digit.png"),
+        tmp_path / "digit.png",
+        image,
+        image.convert("RGBA"),
+        page,
+        np.dstack([page] * 3),
+        grey,
+        grey[None],
+        grey.expand(3, -1, -1),
+        grey / 255,
+        (grey / 255).double()[None].requires_grad_(),
+    ]
+    first, *others = predictor(forms)
+    for other in others:
+        assert other.seen is not None
+        assert first.seen is not None
+        np.testing.assert_array_equal(other.seen.pixels, first.seen.pixels)
+        assert other.label == first.label
+        assert other.probability == pytest.approx(first.probability, abs=1e-5)
+
+
+def test_a_batch_of_mnist_is_labelled_without_looking_for_digits(predictor: Predictor) -> None:
+    images = np.stack([DIGITS[0]] * 1001)  # more than go through the network at once
+    predictions = predictor.predict_pixels(images)
+    assert len(predictions) == 1001
+    assert predictions == predictor.predict_pixels(torch.from_numpy(images))
+    # MNIST's own images come out of the preparation as they are.
+    assert predictions[0].label == predictor(DIGITS[0]).label
+    assert predictions[0].seen is None
+    assert predictor.predict_pixels(images[:0]) == []
+
+
+def test_the_callers_pixels_are_left_as_they_are(predictor: Predictor) -> None:
+    images = torch.from_numpy(DIGITS.copy())
+    predictor.predict_pixels(images)
+    predictor(list(images))
+    np.testing.assert_array_equal(images.numpy(), DIGITS)
+
+
+def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predictor: Predictor) -> None:
+    probability = predictor(PAGES[0]).probability
+    for threshold, unsure in {0.0: False, probability: False, min(1.0, probability + 1e-6): True}.items():
+        assert Predictor(predictor.trained, threshold)(PAGES[0]).unsure == unsure
+    with pytest.raises(ValueError, match=r"unsure_below must be in \[0, 1\], got 1.5"):
+        Predictor.from_run("best", trained_run.root, unsure_below=1.5)
+
+
+def test_the_ink_can_be_told(predictor: Predictor) -> None:
+    inverted = 255 - PAGES[0]
+    seen = predictor(inverted).seen
+    assert seen is not None
+    assert seen.ink == "light"
+    assert predictor(inverted, ink="light") == predictor(PAGES[0], ink="dark")
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (np.zeros((28, 28)), "must be uint8"),
+        (np.zeros((5, 28, 28), np.uint8), "must be uint8"),
+        (torch.zeros(28), r"must be \(H, W\)"),
+        (torch.zeros(4, 1, 28, 28), r"list\(batch\) splits a batch"),
+        (torch.zeros(28, 28, dtype=torch.int64), "must be uint8 or float"),
+        (torch.full((28, 28), 2.0), r"must be in \[0, 1\], got 2 to 2"),
+        (torch.full((28, 28), torch.nan), r"must be in \[0, 1\]"),
+        (np.zeros((0, 28), np.uint8), "none empty"),
+        (torch.zeros(0, 28), "must not be empty"),
+    ],
+)
+def test_what_is_no_picture_is_refused(predictor: Predictor, picture: Picture, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        predictor(picture)
+
+
+@pytest.mark.parametrize("images", [np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28)), torch.zeros(1, 1, 28, 28)])
+def test_pixels_of_another_form_are_refused(predictor: Predictor, images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"images must be uint8 \(B, 28, 28\), got"):
+        predictor.predict_pixels(images)
+
+
+def test_a_page_without_a_digit_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    Image.new("L", (200, 200), 255).save(tmp_path / "blank.png")
+    with pytest.raises(PictureError, match=r"blank\.png: no digit found"):
+        predictor([tmp_path / "blank.png"])
+
+
+def test_without_a_run_there_is_no_predictor(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        Predictor.from_run(root=tmp_path)

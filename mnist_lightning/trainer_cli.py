@@ -25,12 +25,14 @@ from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
 from mnist_lightning.option_parser import OptionParser, config_files, place_of
 from mnist_lightning.terminal import printable, tell
-from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunReport, ScoreReport
+from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.dashboard import Dashboard
 from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
+from mnist_lightning.training.score_report import ScoreReport
 from mnist_lightning.training.tensorboard import RunLogger
 from mnist_lightning.training.trainer import AutoTrainer
 
@@ -44,6 +46,7 @@ GROUPS = {
     "data": signature(MNISTDataModule).parameters,
     "early_stopping": signature(EarlyStopping).parameters,
     "checkpoint": signature(RunCheckpoint).parameters,
+    "tensorboard": signature(Dashboard).parameters,
 }
 
 CKPT_PATH_HELP = (
@@ -158,6 +161,7 @@ class TrainerCLI(LightningCLI):
         """Add the callbacks that can be tuned by name."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Dashboard, "tensorboard")
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Whether `fit` ends with `test` of the run's best."
         )
@@ -212,7 +216,7 @@ class TrainerCLI(LightningCLI):
             options.checkpoint.dirpath = str(self.located.path.parent)
             folder = self.run.logs if self.run else self.located.path.parent
             folder.mkdir(parents=True, exist_ok=True)
-            extra.append(ScoreReport(self.located.path, folder, self.checkpoint["epoch"]))
+            extra.append(ScoreReport(self.located, self.checkpoint, folder))
             kwargs["precision"] = "32-true"  # a score does not depend on what the machine is fast at
         elif not options.trainer.fast_dev_run:
             if self.run is None:
@@ -223,7 +227,7 @@ class TrainerCLI(LightningCLI):
             self.save_config_callback = SaveConfig
             step = self.checkpoint.get("global_step", 0)
             self.save_config_kwargs = {"folder": self.run.logs, "changed": self.changed, "step": step}
-            extra += [RunReport(self.run), DivergenceGuard()]
+            extra += [RunReport(self.run), DivergenceGuard(), Calibrator()]
         if options.trainer.logger in (None, True):
             kwargs["logger"] = self._logger()
         if options.trainer.enable_progress_bar in (None, True):

@@ -130,3 +130,8 @@ def normalise(images: Tensor, mean: float, std: float) -> Tensor:
     """Return float32 (B, 1, H, W), channels_last, (pixel / 255 - mean) / std; changes the images it is given."""
     # `.contiguous(memory_format=…)` does nothing when there is one channel; only `.to` sets the strides.
     return images.sub_(255 * mean).div_(255 * std).to(memory_format=torch.channels_last)
+
+
+def denormalise(images: Tensor, mean: float, std: float) -> Tensor:
+    """Return the pixels uint8 (B, H, W) of normalised images (B, 1, H, W)."""
+    return ((images.squeeze(1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,11 +1,14 @@
 """The TensorBoard logger of a run: our tags, the epoch as the horizontal axis, one curve across resumptions."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from lightning.pytorch import LightningModule
+import numpy as np
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch import Tensor
 
 from mnist_lightning.training.classifier import Classifier
@@ -20,6 +23,14 @@ TAGS = {
     "val_acc": "Accuracy/val",
     "test_acc": "Accuracy/test",
     "lr": "Learning rate",
+}
+
+# The charts of the tab "Custom Scalars": train against validation.
+LAYOUT = {
+    "Training": {
+        "Loss": ["Multiline", ["Loss/train", "Loss/val"]],
+        "Accuracy": ["Multiline", ["Accuracy/train", "Accuracy/val"]],
+    }
 }
 
 
@@ -59,6 +70,36 @@ class RunLogger(TensorBoardLogger):
             warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=FutureWarning)
             self.experiment.add_graph(model.network, model.example_input_array.to(model.device))
 
+    def log_layout(self) -> None:
+        """Describe the charts that compare training with validation."""
+        self.experiment.add_custom_scalars(LAYOUT)
+
+    def log_picture(self, tag: str, picture: Image.Image, epoch: int) -> None:
+        """Write an RGB picture at an epoch."""
+        self.experiment.add_image(tag, np.asarray(picture), epoch, dataformats="HWC")
+
+    def log_text(self, tag: str, text: str, epoch: int) -> None:
+        """Write a line at an epoch."""
+        self.experiment.add_text(tag, text, epoch)
+
     def save(self) -> None:
         """Flush the events; the run's `config.yaml` takes the place of Lightning's `hparams.yaml`."""
         self.experiment.flush()
+
+
+def run_logger(trainer: Trainer) -> RunLogger | None:
+    """Return the logger of the run, if the trainer has one."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+
+
+def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the scalars in a log folder by tag: the finite value at each epoch, the last one written."""
+    # Here, for it takes a tenth of a second and training has no use for it.
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1, "histograms": 1})
+    events.Reload()
+    return {
+        tag: sorted({point.step: point.value for point in events.Scalars(tag) if math.isfinite(point.value)}.items())
+        for tag in events.Tags()["scalars"]
+    }

@@ -14,7 +14,7 @@ from torch import Tensor
 KEY = "calibration"  # of a checkpoint
 BINS = 15  # of Guo et al. 2017
 WARMEST = 10.0  # a temperature lies between the inverse of this and this
-BISECTIONS = 30  # leave an interval of 4e-9 of that range's logarithm
+BISECTIONS = 20  # leave an interval of a few millionths
 SURE_ACCURACY = 0.9  # an answer less likely right than this is worth a second look
 LEAST_UNSURE_BELOW = 0.5  # by its own account, such an answer is more likely wrong than right
 

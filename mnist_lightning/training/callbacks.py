@@ -12,13 +12,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from mnist_lightning.calibration import KEY as CALIBRATION_KEY
 from mnist_lightning.calibration import Calibration, calibrate
 from mnist_lightning.data.loader import Batch, BatchLoader
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.errors import ConfigError, DivergenceError
 from mnist_lightning.runs import Run
 from mnist_lightning.training.answers import AnswerCollector
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.tensorboard import run_logger
 
+PLACES = ("data_dir", "source")  # where data come from: no hyper-parameters
+END = "End of training"  # TensorBoard's tag
 COLUMNS = ("train_loss", "train_acc", "val_loss", "val_acc", "lr")  # of an epoch's line
 
 
@@ -113,9 +115,8 @@ class RunReport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last epoch's line and the summary, and file hyper-parameters with the scores reached."""
         self._print_epoch(pl_module)
-        stopping = trainer.early_stopping_callback
-        if stopping is not None and stopping.stopped_epoch:
-            pl_module.print(f"stopped early: no better {stopping.monitor} in {stopping.wait_count} epochs")
+        reason = reason_of_end(trainer)
+        pl_module.print(reason)
         best = self.run.best_entry()
         if best is not None:
             scores = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in ("val_acc", "val_loss"))
@@ -126,13 +127,19 @@ class RunReport(Callback):
             f"next: python -m mnist_lightning test{elsewhere}\n"
             f"      tensorboard --logdir {self.run.logs.parent}"
         )
-        metrics = best.metrics if best else getattr(pl_module, "metrics", {})
         if logger := run_logger(trainer):
-            datamodule = getattr(trainer, "datamodule", None)
-            parameters = {**getattr(datamodule, "hparams", {}), **pl_module.hparams}
-            plain = {name: value for name, value in parameters.items() if isinstance(value, int | float | str)}
-            epoch = best.epoch if best else trainer.current_epoch - 1
-            logger.log_hyperparams(plain, {f"hp/{name}": value for name, value in metrics.items()}, epoch)
+            last_epoch = trainer.current_epoch - 1
+            logger.log_text(END, reason, last_epoch)
+            metrics, epoch = (best.metrics, best.epoch) if best else (getattr(pl_module, "metrics", {}), last_epoch)
+            reached = {f"hp/{name}": value for name, value in metrics.items()}
+            logger.log_hyperparams(hyper_parameters(trainer, pl_module), reached, epoch)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Note why training was broken off, where writing that down can succeed."""
+        logger = run_logger(trainer)
+        if logger and isinstance(exception, DivergenceError | SystemExit):
+            logger.log_text(END, f"broken off, {type(exception).__name__}: {exception}", trainer.current_epoch)
+            logger.save()
 
     @rank_zero_only
     def _print_epoch(self, pl_module: LightningModule) -> None:
@@ -175,6 +182,26 @@ class Calibrator(Callback):
         """Add what was fitted, if it was for these weights."""
         if self._calibration and self._calibrated_step == trainer.global_step:
             checkpoint[CALIBRATION_KEY] = asdict(self._calibration)
+
+
+def hyper_parameters(trainer: Trainer, pl_module: LightningModule) -> dict[str, int | float | str]:
+    """Return the options of data and model that can make one run better than another."""
+    options = {**getattr(getattr(trainer, "datamodule", None), "hparams", {}), **pl_module.hparams}
+    return {
+        name: value for name, value in options.items() if isinstance(value, int | float | str) and name not in PLACES
+    }
+
+
+def reason_of_end(trainer: Trainer) -> str:
+    """Return why a training that was not broken off has ended, in words."""
+    stopping = trainer.early_stopping_callback
+    if stopping is not None and stopping.stopped_epoch:
+        return f"stopped early: no better {stopping.monitor} in {stopping.wait_count} epochs"
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return f"ended after {trainer.max_steps:,} steps, as many as trainer.max_steps allows"
+    if trainer.max_epochs == trainer.current_epoch:
+        return f"ended after {trainer.max_epochs} epochs, as many as trainer.max_epochs allows"
+    return "ended by another callback, such as a limit of time"
 
 
 def show(name: str, value: float) -> str:

@@ -1,11 +1,10 @@
-"""What TensorBoard shows of a training besides its curves: pictures, histograms, and why it ended."""
+"""What TensorBoard shows of a training besides its curves: pictures and histograms of every epoch."""
 
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lightning.data.loader import Batch, BatchLoader, denormalise
-from mnist_lightning.errors import DivergenceError
 from mnist_lightning.training import figures
 from mnist_lightning.training.answers import AnswerCollector, Answers, spec_of
 from mnist_lightning.training.classifier import Classifier
@@ -16,7 +15,7 @@ SHEET_IMAGES, SHEET_COLUMNS = 64, 8  # of the sheet of training images
 
 
 class Dashboard(Callback):
-    """Show in TensorBoard what the network sees, what it takes for what, and why training ended.
+    """Show in TensorBoard what the network sees and what it takes for what.
 
     Args:
         pictures: Whether to draw, at each epoch, training images as the network gets them, and of the validation
@@ -41,7 +40,7 @@ class Dashboard(Callback):
         if self._sheet_epoch != trainer.current_epoch:
             self._sheet_epoch = trainer.current_epoch
             logger = run_logger(trainer)
-            if logger and self.pictures:
+            if logger and self.pictures and trainer.is_global_zero:
                 spec = spec_of(trainer)
                 pixels = denormalise(batch[0][:SHEET_IMAGES], spec.mean, spec.std).cpu().numpy()
                 sheet = figures.image_sheet(pixels, columns=SHEET_COLUMNS, zoom=2)
@@ -80,27 +79,6 @@ class Dashboard(Callback):
             for name, weights in pl_module.network.named_parameters():
                 logger.experiment.add_histogram(f"Weights/{name}", weights, trainer.current_epoch)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say why training ended."""
-        _log_end(trainer, reason_of_end(trainer), trainer.current_epoch - 1)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say why training was broken off, where the disk is not the reason."""
-        if trainer.state.fn == "fit" and isinstance(exception, DivergenceError | SystemExit):
-            _log_end(trainer, f"{type(exception).__name__}: {exception}", trainer.current_epoch)
-
-
-def reason_of_end(trainer: Trainer) -> str:
-    """Return why a training that was not broken off has ended, in words."""
-    stopping = trainer.early_stopping_callback
-    if stopping is not None and stopping.stopped_epoch:
-        return f"stopped early: no better {stopping.monitor} in {stopping.wait_count} epochs"
-    if 0 < trainer.max_steps <= trainer.global_step:
-        return f"took all {trainer.max_steps} steps"
-    if trainer.max_epochs == trainer.current_epoch:
-        return f"took all {trainer.max_epochs} epochs"
-    return "stopped by another callback, such as a limit of time"
-
 
 def _draw_validation(
     logger: RunLogger, answers: Answers, loader: BatchLoader, class_names: tuple[str, ...], epoch: int
@@ -116,9 +94,3 @@ def _draw_validation(
         logger.experiment.add_pr_curve(
             f"Validation/precision and recall of {name}", hits, probabilities[:, place], epoch
         )
-
-
-def _log_end(trainer: Trainer, reason: str, epoch: int) -> None:
-    if logger := run_logger(trainer):
-        logger.log_text("End of training", reason, epoch)
-        logger.save()

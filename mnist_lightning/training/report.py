@@ -21,6 +21,7 @@ HEAD = """\
 <style>
 body { margin: 2rem auto; max-width: 62rem; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; color: #222; }
 h1 { font-size: 1.6rem; margin-bottom: 0; }
+.summary { font-size: 1.1rem; }
 h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
 .charts, .pair { display: flex; flex-wrap: wrap; gap: 2rem; align-items: flex-start; }
 svg { flex: 1 1 26rem; max-width: 30rem; }
@@ -69,7 +70,7 @@ def page(report: Report) -> str:
     """Return the page as HTML."""
     card = report.card
     parts = [HEAD, f"<title>{escape(report.title)}</title>\n</head>\n<body>"]
-    parts.append(f"<h1>{escape(report.title)}</h1>\n<p>{escape(report.summary)}</p>")
+    parts.append(f'<h1>{escape(report.title)}</h1>\n<p class="summary">{escape(report.summary)}</p>')
     if charts := [line_chart(name, lines) for name, lines in _lines(report.curves).items()]:
         parts.append(f'<h2>Training</h2>\n<div class="charts">{"".join(charts)}</div>')
     classes = [(c.name, f"{c.images:,}", _percent(c.precision), _percent(c.recall)) for c in card.classes]

@@ -11,7 +11,7 @@ from mnist_lightning.training.answers import Answers
 from mnist_lightning.training.tally import Score
 
 MOST_CONFUSED = 10  # pairs listed
-WORST_IMAGES = 25  # images listed, and shown
+WORST_IMAGES = 24  # images listed, and shown
 
 
 @dataclass(frozen=True)

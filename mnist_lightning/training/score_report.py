@@ -1,6 +1,5 @@
 """What `validate` and `test` leave behind: a line on the screen and, of a test, the score card beside its run."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -41,6 +40,7 @@ class ScoreReport(Callback):
         self.path, self.run = located.path, located.run
         self.epoch: int = checkpoint["epoch"]
         self.calibration = from_checkpoint(checkpoint)
+        self.metrics = checkpoint.get("metrics", {})
         self.trained_with = checkpoint.get("classifier", {}).get("environment", {})
         self.folder = folder
         self._collector = AnswerCollector()
@@ -94,7 +94,7 @@ class ScoreReport(Callback):
             for name, picture in pictures.items():
                 board.log_picture(f"Test/{name}", picture, self.epoch)
             board.save()
-        files = {name: as_png(picture) for name, picture in pictures.items()}
+        files = {name: figures.as_png(picture) for name, picture in pictures.items()}
         (self.folder / FIGURES).mkdir(exist_ok=True)
         for name, data in files.items():
             replace_file(self.folder / FIGURES / f"{name.replace(' ', '_')}.png", data)
@@ -108,14 +108,14 @@ class ScoreReport(Callback):
         commands = [f"python -m mnist_lightning test --ckpt_path {self.path}"]
         if config and config.is_file():
             commands.insert(0, f"python -m mnist_lightning fit --config {config}")
-        tested_with = environment(trainer.strategy.root_device, str(trainer.precision))
         files: list[Path] = trainer.datamodule.files  # type: ignore[attr-defined]  # set by Lightning's connector
         facts = {
             "checkpoint": f"{self.path}, epoch {self.epoch}",
             "SHA-256 of it": sha256(self.path),
-            "trained with": ", ".join(map(str, self.trained_with.values())),
-            "tested with": ", ".join(tested_with.values()),
-            "versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES),
+            "scores when saved": as_line(self.metrics),
+            "trained with": as_line(self.trained_with),
+            "tested with": as_line(environment(trainer.strategy.root_device, str(trainer.precision))),
+            "versions": as_line({package: version(package) for package in PACKAGES}),
             **{f"SHA-256 of {file.name}": sha256(file) for file in files},
         }
         return Report(
@@ -148,8 +148,12 @@ def draw(
     }
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """Return the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+def as_line(facts: Mapping[str, object]) -> str:
+    """Return facts in a line.
+
+    >>> as_line({"torch": "2.14.1", "val_loss": 0.031234})
+    'torch 2.14.1, val_loss 0.03123'
+    """
+    return ", ".join(
+        f"{name} {fact:.4g}" if isinstance(fact, float) else f"{name} {fact}" for name, fact in facts.items()
+    )

@@ -138,10 +138,11 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 def from_checkpoint(checkpoint: Mapping[str, Any]) -> Calibration | None:
     """Return the calibration that a checkpoint holds; None where it was saved without validation, or holds none."""
     held: Any = checkpoint.get(KEY)
+    if not isinstance(held, dict) or not all(isinstance(value, float) for value in held.values()):
+        return None
     try:
         calibration = Calibration(**held)
-        if 0 < calibration.temperature < math.inf and 0 <= calibration.unsure_below <= 1:
-            return calibration
-    except TypeError:
-        pass
-    return None
+    except TypeError:  # other names
+        return None
+    fits = 0 < calibration.temperature < math.inf and 0 <= calibration.unsure_below <= 1
+    return calibration if fits else None

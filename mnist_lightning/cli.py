@@ -101,7 +101,7 @@ def _run(args: list[str], *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        if type(error).__name__ == "MisconfigurationException":  # Lightning's word for options that do not go together
+        if _is_about_options(error):
             return _fail(" ".join(str(error).split()), 2)
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
     finally:
@@ -114,6 +114,14 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """End with the code that a shell gives a process ended by the signal; while it trains, the run saves first."""
     leave_closed_terminal()
     sys.exit(128 + number)
+
+
+def _is_about_options(error: Exception) -> bool:
+    """Tell whether this is how Lightning says that options do not go together, or not with the data."""
+    if type(error).__name__ == "MisconfigurationException":
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.")
 
 
 def _fail(line: str, exit_code: int) -> int:

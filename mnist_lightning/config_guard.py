@@ -73,6 +73,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{path} holds no options; a config has lines such as `seed_everything: 0`")
+    if key := next((key for key, value in content.items() if isinstance(value, list)), None):
+        raise ConfigError(f"{path}: {key} holds a list, where options are expected")
     return content
 
 

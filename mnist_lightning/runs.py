@@ -126,9 +126,10 @@ class Run:
         Raises:
             CheckpointError: If there is none, or it is damaged.
         """
-        best, ranked = self.checkpoints / BEST, by_rank(self.entries())
+        best, entries = self.checkpoints / BEST, self.entries()
+        ranked = by_rank(entries)
         if not ranked:
-            return self.last()
+            return self._last(entries)
         if best.exists() and not any(matches(best, entry.sha256) for entry in ranked):
             tell(f"{best} is damaged")
             ranked = ranked[:1]  # only its twin may take its place: the next best is another result
@@ -146,7 +147,10 @@ class Run:
         Raises:
             CheckpointError: If no checkpoint is left.
         """
-        entries = sorted(self.entries(), key=lambda entry: -entry.global_step)
+        return self._last(self.entries())
+
+    def _last(self, entries: list[Entry]) -> Path:
+        entries = sorted(entries, key=lambda entry: -entry.global_step)
         last = self.checkpoints / LAST
         if entries and last.exists() and not any(matches(last, entry.sha256) for entry in entries):
             tell(f"{last} is damaged; using an older copy")
@@ -309,35 +313,48 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         for name, value in weights.items()
     ):
         raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict of tensors")
-    if not all(isinstance(checkpoint.get(name), int) for name in ("global_step", "epoch")):
+    if not all(isinstance(n := checkpoint.get(name), int) and 0 <= n < 2**31 for name in ("global_step", "epoch")):
         raise CheckpointError(f"{path} was not saved by this project: it does not say at which step and epoch")
     if not checkpoint["global_step"]:
         raise CheckpointError(f"{path} holds untrained weights (no optimizer step was taken)")
     return dict(checkpoint)
 
 
-def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
+def check_resumable(path: Path, checkpoint: Mapping[str, Any], form: Mapping[str, Any] = TRAINING_STATE) -> None:
     """Check that a checkpoint holds a training's state, and not just weights.
 
     Args:
         path: Named in the error.
         checkpoint: What `read_checkpoint` returned.
+        form: What it has to hold: types, or tensors of the same shape, by their keys in nested dictionaries.
 
     Raises:
         CheckpointError: If a part is missing or is something else.
     """
-    if fault := _misfit(checkpoint, TRAINING_STATE):
-        raise CheckpointError(f"{path} can be scored but not resumed: it holds no state of a training ({fault})")
+    if fault := _misfit(checkpoint, form):
+        raise CheckpointError(f"{path} can be scored but not resumed: it holds no state of this training ({fault})")
 
 
-def _misfit(value: Any, form: Any, name: str = "") -> str:
-    """Return where a value first departs from a form: a type, or a dictionary of forms."""
-    if not isinstance(form, dict):
-        return "" if isinstance(value, form) else f"{name} is {type(value).__name__}"
-    if not isinstance(value, dict):
+def form_of(example: Any) -> Any:
+    """Return the form of an example, as `check_resumable` takes it; None in the example stands for anything.
+
+    >>> form_of({"steps": 3, "best": {"score": None}})
+    {'steps': <class 'int'>, 'best': {'score': <class 'object'>}}
+    """
+    if isinstance(example, dict):
+        return {key: form_of(value) for key, value in example.items()}
+    return object if example is None else example if isinstance(example, Tensor) else type(example)
+
+
+def _misfit(value: Any, form: Any, name: str = "it") -> str:
+    """Return where a value first departs from a form, or nothing."""
+    if isinstance(form, Tensor):
+        return "" if isinstance(value, Tensor) and value.shape == form.shape else f"{name} is no such tensor"
+    parts = form if isinstance(form, Mapping) else {}
+    if not isinstance(value, dict if form is parts else form):
         return f"{name} is {type(value).__name__}"
-    missing = (f"no {key}" for key in form if key not in value)
-    return next(missing, "") or next(filter(None, (_misfit(value[key], form[key], key) for key in form)), "")
+    faults = (_misfit(value[key], part, key) if key in value else f"no {key}" for key, part in parts.items())
+    return next(filter(None, faults), "")
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
@@ -374,6 +391,8 @@ def read_entries(folder: Path) -> list[Entry]:
     """
     if listed := read_manifest(folder):
         return listed
+    if os.path.lexists(folder / MANIFEST):
+        tell(f"{folder / MANIFEST} cannot be read; going by each checkpoint's own checksums")
     found: dict[str, Entry] = {}
     faults: list[CheckpointError] = []
     copies = (BEST, LAST)
@@ -404,20 +423,17 @@ def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:
 def read_manifest(folder: Path) -> list[Entry]:
     """Return the manifest's entries, oldest first; nothing when the folder has none or it cannot be read."""
     path = folder / MANIFEST
-    if not os.path.lexists(path):
+    if not path.is_file():
         return []
     try:
-        if not path.is_file():
-            raise ValueError("not a file")
         entries = [Entry(**entry) for entry in json.loads(path.read_text())["checkpoints"]]
         for entry in entries:
             texts, numbers = (entry.file, entry.sha256), (entry.epoch, entry.global_step, *entry.metrics.values())
             if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in numbers):
-                raise ValueError(f"{entry.file} is not listed as it should be")
-        return entries
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        tell(f"{folder / MANIFEST} cannot be read ({error}); going by each file's own checksums")
+                return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
+    return entries
 
 
 def by_rank(entries: list[Entry]) -> list[Entry]:

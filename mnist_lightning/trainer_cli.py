@@ -21,9 +21,9 @@ from mnist_lightning import runs
 from mnist_lightning.config_guard import check_files, guard_configs, read_config
 from mnist_lightning.data.mnist import MNISTDataModule
 from mnist_lightning.durable import replace_file
-from mnist_lightning.errors import CheckpointError, ConfigError
+from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
-from mnist_lightning.option_parser import OptionParser, config_files, place_of
+from mnist_lightning.option_parser import OptionParser, config_files, place_of, shortened
 from mnist_lightning.terminal import printable, tell
 from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
@@ -31,12 +31,15 @@ from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.dashboard import Dashboard
 from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.memory import keep_freed_memory
+from mnist_lightning.training.resume_guard import ResumeGuard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.score_report import ScoreReport
 from mnist_lightning.training.tensorboard import RunLogger
 from mnist_lightning.training.trainer import AutoTrainer
 
 CONFIG = "config.yaml"
+# What restoring a state that is none of this program's ends in.
+RESTORE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 NOTE = "# up to step"  # begins the lines that say what a resumption changed
 
 # The option groups, and whose arguments they are.
@@ -48,6 +51,9 @@ GROUPS = {
     "checkpoint": signature(RunCheckpoint).parameters,
     "tensorboard": signature(Dashboard).parameters,
 }
+
+# What Lightning takes although it cannot or must not be: -1 accumulated batches, say, would climb the loss.
+SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
 
 CKPT_PATH_HELP = (
     "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
@@ -98,6 +104,7 @@ class TrainerCLI(LightningCLI):
         self.made_run = False
         self.changed: list[Change] = []  # options that differ from those that the checkpoint was trained with
         self.lock: FileLock | None = None
+        self.resume_guard: ResumeGuard | None = None
         guard_configs()
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
@@ -178,7 +185,6 @@ class TrainerCLI(LightningCLI):
             if command == "fit" and reference.split("/")[-1] == "last":
                 self.run = runs.named(reference, root)
                 self.lock = runs.lock(self.run)
-                mend(self.run.checkpoints)
             self.located = runs.locate(reference, root)
             self.checkpoint = runs.read_checkpoint(self.located.path)
             saved = self._saved_options()
@@ -189,6 +195,8 @@ class TrainerCLI(LightningCLI):
         self.config = config
         if command == "fit" and self.located:
             runs.check_resumable(self.located.path, self.checkpoint)
+            if self.run:
+                mend(self.run.checkpoints)
             self._exit_if_finished()
             self._tell_changes(parser)
 
@@ -228,6 +236,9 @@ class TrainerCLI(LightningCLI):
             step = self.checkpoint.get("global_step", 0)
             self.save_config_kwargs = {"folder": self.run.logs, "changed": self.changed, "step": step}
             extra += [RunReport(self.run), DivergenceGuard(), Calibrator()]
+            if self.located:
+                self.resume_guard = ResumeGuard(self.located.path, self.checkpoint)
+                extra.append(self.resume_guard)
         if options.trainer.logger in (None, True):
             kwargs["logger"] = self._logger()
         if options.trainer.enable_progress_bar in (None, True):
@@ -237,7 +248,10 @@ class TrainerCLI(LightningCLI):
             kwargs["limit_val_batches"] = 0
         kwargs["plugins"] = [*(options.trainer.plugins or []), DurableCheckpointIO()]
         kwargs["callbacks"] = [*(options.trainer.callbacks or []), *extra]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, RuntimeError, ImportError) as error:
+            raise ConfigError(f"the Trainer cannot be made with these options: {error}") from error
 
     def _logger(self) -> RunLogger | bool:
         if self.run is None or self.subcommand == "validate":
@@ -248,11 +262,21 @@ class TrainerCLI(LightningCLI):
             return RunLogger(self.run.logs, draw_graph=True)
         return RunLogger(self.run.logs, first_epoch=self._epochs_done())
 
-    def before_fit(self) -> None:
+    def before_validate(self) -> None:
         """Hand the checkpoint over."""
         self.config_init[self.subcommand]["ckpt_path"] = str(self.located.path) if self.located else None
 
-    before_validate = before_test = before_fit
+    before_fit = before_test = before_validate
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; what goes wrong between a checkpoint and the first step after it is the checkpoint's fault."""
+        try:
+            self.trainer.fit(**kwargs)
+        except RESTORE_ERRORS as error:
+            if isinstance(error, UserError) or self.resume_guard is None or self.resume_guard.has_stepped:
+                raise
+            reason = shortened(" ".join(str(error).split()))
+            raise CheckpointError(f"{self.resume_guard.path} cannot be resumed from: {reason}") from error
 
     def after_fit(self) -> None:
         """See that something was trained, and test it if that was asked for."""
@@ -306,15 +330,14 @@ class TrainerCLI(LightningCLI):
     def _exit_if_finished(self) -> None:
         assert self.located
         trainer, early_stopping = self.config["fit"].trainer, self.config["fit"].early_stopping
-        stopping: dict[str, Any] = next(
-            (s for key, s in self.checkpoint["callbacks"].items() if key.startswith("EarlyStopping")), {}
-        )
+        stopper = self.checkpoint["callbacks"].get(EarlyStopping(**early_stopping.as_dict()).state_key)
+        waited = stopper.get("wait_count") if isinstance(stopper, dict) else None
         epochs, steps = self._epochs_done(), self.checkpoint["global_step"]
         if 0 <= (-1 if trainer.max_epochs is None else trainer.max_epochs) <= epochs:
             reason = f"trained {epochs} epochs; a larger --trainer.max_epochs goes on"
         elif 0 <= trainer.max_steps <= steps:
             reason = f"trained {steps} steps; a larger --trainer.max_steps goes on"
-        elif early_stopping.enabled and stopping.get("wait_count", 0) >= early_stopping.patience:
+        elif early_stopping.enabled and isinstance(waited, int) and waited >= early_stopping.patience:
             reason = f"no better score in {early_stopping.patience} epochs; a larger --early_stopping.patience goes on"
         else:
             return
@@ -348,7 +371,7 @@ def check_options(options: Namespace, args: Sequence[str]) -> None:
     """Refuse what the types let pass.
 
     Raises:
-        ConfigError: If an option that needs a value is null, the seed is out of range, or the folder is an address.
+        ConfigError: If a group is none, an option that needs a value is null, or a value is out of range.
     """
     for group, parameters in GROUPS.items():
         for name, parameter in parameters.items():
@@ -356,6 +379,11 @@ def check_options(options: Namespace, args: Sequence[str]) -> None:
             if needs_value and options[group].get(name, ...) is None:
                 key = f"{group}.{name}"
                 raise ConfigError(f"{key}{place_of(key, args)} may not be null; {parameter.default} is the default")
+    for name, smallest in SMALLEST.items():
+        value = options.trainer[name]
+        if value is not None and not smallest <= value < 2**31:
+            key = f"trainer.{name}"
+            raise ConfigError(f"{key}{place_of(key, args)} must be in [{smallest}, 2**31), got {value}")
     if options.seed_everything is None or not 0 <= options.seed_everything < 2**32:  # what numpy's generator takes
         raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
     if "://" in str(options.trainer.default_root_dir):

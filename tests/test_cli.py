@@ -175,6 +175,13 @@ def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
         (["fit", "--data.batch_size", "0"], "data.batch_size must be at least 1, got 0"),
         (["fit", "--seed_everything", "-1"], "seed_everything must be in [0, 2**32), got -1"),
         (["fit", "--trainer.precision", "8"], "trainer.precision must be ['auto', '32-true', 'bf16-mixed'"),
+        (["fit", "--trainer.accumulate_grad_batches", "-1"], "accumulate_grad_batches must be in [1, 2**31), got -1"),
+        (["fit", "--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch must be in [1, 2**31), got 0"),
+        (["fit", "--trainer.gradient_clip_val", "-0.5"], "trainer.gradient_clip_val must be in [0, 2**31), got -0.5"),
+        (
+            ["fit", "--trainer.default_root_dir", "s3://x"],
+            "trainer.default_root_dir must be a local folder, got s3://x",
+        ),
         (["fit", "--early_stopping.patience", "0"], "early_stopping.patience must be at least 1, got 0"),
         (["fit", "--early_stopping.mode", "up"], "early_stopping.mode must be ['min', 'max'], got up"),
         (["fit", "--config", "missing.yaml"], "missing.yaml"),
@@ -322,6 +329,19 @@ def test_a_part_of_the_test_images_is_no_test_result(
     assert "/10 = " in partial.out
     assert "is not written" in partial.out
     assert (result.read_bytes(), scalars(result.parent)) == before
+
+
+def test_a_trial_of_one_batch_leaves_nothing_behind(fit: Command, tmp_path: Path) -> None:
+    assert fit("--trainer.fast_dev_run", "true").code == 0
+    assert folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", ["--trainer.val_check_interval=500", "--trainer.strategy=none_such"])
+def test_options_that_lightning_refuses_exit_2(fit: Command, tmp_path: Path, option: str) -> None:
+    outcome = fit(option)
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) <= 2  # the first says that the data are somebody's own
+    assert folders(tmp_path) == []
 
 
 def test_scoring_no_image_is_refused(fit: Command, command: Command) -> None:

@@ -27,14 +27,10 @@ class Muon(Adam):
     Args:
         matrices: Parameters of two dimensions or more, whose first one counts the outputs.
         others: All other parameters.
-        momentum: Share of the momentum that a step keeps, in [0, 1).
-        **adam: Options of torch's Adam, `lr` among them.
+        **adam: Options of torch's Adam; the first of its `betas` is also the share of the momentum that a step keeps.
     """
 
-    def __init__(
-        self, matrices: Iterable[Parameter], others: Iterable[Parameter], *, momentum: float = 0.95, **adam: Any
-    ) -> None:
-        self.momentum = momentum
+    def __init__(self, matrices: Iterable[Parameter], others: Iterable[Parameter], **adam: Any) -> None:
         super().__init__([{"params": list(others)}, {"params": list(matrices)}], **adam)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -57,8 +53,9 @@ class Muon(Adam):
             if not state:
                 # Adam's own reading of a saved state looks for a step.
                 state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(matrix)}
-            momentum = state["momentum"].lerp_(gradient, 1 - self.momentum)
-            direction = orthogonal(gradient.lerp(momentum, self.momentum).flatten(start_dim=1)).view_as(matrix)
+            kept = group["betas"][0]
+            momentum = state["momentum"].lerp_(gradient, 1 - kept)
+            direction = orthogonal(gradient.lerp(momentum, kept).flatten(start_dim=1)).view_as(matrix)
             length = 0.2 * max(matrix.shape[0], matrix[0].numel()) ** 0.5
             matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"] * length)
 

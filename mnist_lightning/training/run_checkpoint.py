@@ -84,6 +84,8 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch, the last one always; files from within it are no longer needed."""
+        if _is_trial(trainer):
+            return
         validated = "val_loss" in getattr(pl_module, "metrics", {})  # in this epoch
         self.filename = "{epoch:02d}-{val_loss:.4f}" if validated else "{epoch:02d}"
         self.monitor = "val_acc" if "val_acc" in trainer.callback_metrics else None
@@ -94,6 +96,12 @@ class RunCheckpoint(ModelCheckpoint):
             self._remove_step_files(trainer, keep=0)
             self._wanted, self._saved_at_s = False, time.monotonic()
         self._end_if_signalled(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state without the monitor, which every epoch settles anew."""
+        state = super().state_dict()
+        del state["monitor"]
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, also where the folder has another path than when the checkpoint was saved."""
@@ -115,6 +123,8 @@ class RunCheckpoint(ModelCheckpoint):
         )
 
     def _save_step(self, trainer: Trainer) -> None:
+        if _is_trial(trainer):
+            return
         assert self.dirpath is not None
         name = f"epoch={trainer.current_epoch:02d}-step={trainer.global_step:07d}.ckpt"
         trainer.save_checkpoint(Path(self.dirpath) / name)
@@ -136,3 +146,8 @@ class RunCheckpoint(ModelCheckpoint):
                 f"{name}: saved after step {trainer.global_step}; fit --ckpt_path last goes on"
             )
             raise SystemExit(128 + self._signal)
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    """Tell whether this is a run of a few batches that is to leave nothing behind."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # made by the Trainer's constructor

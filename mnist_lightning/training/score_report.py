@@ -1,6 +1,7 @@
 """What `validate` and `test` leave behind: a line on the screen and, of a test, the score card beside its run."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -40,8 +41,9 @@ class ScoreReport(Callback):
         self.path, self.run = located.path, located.run
         self.epoch: int = checkpoint["epoch"]
         self.calibration = from_checkpoint(checkpoint)
-        self.metrics = checkpoint.get("metrics", {})
-        self.trained_with = checkpoint.get("classifier", {}).get("environment", {})
+        self.metrics = as_line(checkpoint.get("metrics"))
+        training = checkpoint.get("classifier")
+        self.trained_with = as_line(training.get("environment")) if isinstance(training, dict) else ""
         self.folder = folder
         self._collector = AnswerCollector()
 
@@ -87,6 +89,8 @@ class ScoreReport(Callback):
             "torch": torch.__version__,
             **asdict(card),
         }
+        # First, and by itself: nothing that goes wrong with what illustrates it costs the result.
+        replace_file(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
         pictures = draw(card, answers, trainer.test_dataloaders, self.calibration)
         for logger in trainer.loggers:
             logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
@@ -99,21 +103,20 @@ class ScoreReport(Callback):
         for name, data in files.items():
             replace_file(self.folder / FIGURES / f"{name.replace(' ', '_')}.png", data)
         report = self._report(trainer, describe(score), card, files)
-        replace_file(self.folder / REPORT, page(report).encode())
-        replace_file(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+        replace_file(self.folder / REPORT, page(report).encode(errors="backslashreplace"))
         pl_module.print(f"written to {self.folder / RESULT}, {FIGURES} and {REPORT} beside it")
 
     def _report(self, trainer: Trainer, summary: str, card: ScoreCard, pictures: Mapping[str, bytes]) -> Report:
         config = self.run.logs / "config.yaml" if self.run else None
-        commands = [f"python -m mnist_lightning test --ckpt_path {self.path}"]
+        commands = [["test", "--ckpt_path", str(self.path)]]
         if config and config.is_file():
-            commands.insert(0, f"python -m mnist_lightning fit --config {config}")
+            commands.insert(0, ["fit", "--config", str(config)])
         files: list[Path] = trainer.datamodule.files  # type: ignore[attr-defined]  # set by Lightning's connector
         facts = {
             "checkpoint": f"{self.path}, epoch {self.epoch}",
             "SHA-256 of it": sha256(self.path),
-            "scores when saved": as_line(self.metrics),
-            "trained with": as_line(self.trained_with),
+            "scores when saved": self.metrics,
+            "trained with": self.trained_with,
             "tested with": as_line(environment(trainer.strategy.root_device, str(trainer.precision))),
             "versions": as_line({package: version(package) for package in PACKAGES}),
             **{f"SHA-256 of {file.name}": sha256(file) for file in files},
@@ -125,8 +128,8 @@ class ScoreReport(Callback):
             card=card,
             pictures=pictures,
             facts=facts,
-            commands=commands,
-            config=config.read_text() if config and config.is_file() else None,
+            commands=[shlex.join(["python", "-m", "mnist_lightning", *command]) for command in commands],
+            config=config.read_text(errors="replace") if config and config.is_file() else None,
         )
 
 
@@ -148,12 +151,14 @@ def draw(
     }
 
 
-def as_line(facts: Mapping[str, object]) -> str:
-    """Return facts in a line.
+def as_line(facts: object) -> str:
+    """Return facts in a line, and nothing for what a checkpoint holds in their place.
 
     >>> as_line({"torch": "2.14.1", "val_loss": 0.031234})
     'torch 2.14.1, val_loss 0.03123'
     """
+    if not isinstance(facts, dict):
+        return ""
     return ", ".join(
         f"{name} {fact:.4g}" if isinstance(fact, float) else f"{name} {fact}" for name, fact in facts.items()
     )

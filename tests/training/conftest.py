@@ -17,7 +17,7 @@ from mnist_lightning.data import idx
 
 VAL_SIZE, EPOCHS = 60, 3
 
-LR = 1e-4  # at six steps an epoch: wrong often enough to have something to show
+LR = 3e-5  # at six steps an epoch: wrong often enough to have something to show
 
 OPTIONS = (
     *("--data.val_size", str(VAL_SIZE), "--data.batch_size", "40", "--data.rotation", "10", "--data.shift", "1"),

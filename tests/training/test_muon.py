@@ -35,7 +35,7 @@ def test_steps_are_those_of_torchs_own_muon() -> None:
     weights = torch.randn(16, 40)
     ours, theirs = (torch.nn.Parameter(weights.clone()) for _ in range(2))
     bias = torch.nn.Parameter(torch.zeros(3))
-    mine = Muon([ours], [bias], lr=0.01, weight_decay=0.1, decoupled_weight_decay=True, momentum=0.9)
+    mine = Muon([ours], [bias], lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)
     reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
     for _ in range(5):
         gradient = torch.randn(16, 40)

@@ -1,0 +1,111 @@
+"""The README's table of figures, made from the results that the benchmarks filed.
+
+    python -m benchmarks.table
+
+Every row stands for a file of `benchmarks/results`, which holds the command, the machine, the versions and the commit.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Print the table."""
+    print(table())
+
+
+def table() -> str:
+    """Return the table in Markdown: a row for each figure there is a result for."""
+    lines = ["| figure | measured | n | command |", "|---|---|---|---|"]
+    for name, rows in ROWS.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            result = json.loads(path.read_text())
+            command = " ".join(word for word in result["command"].split(" --output ")[0].split())
+            lines += [f"| {figure} | {shown} | {n} | `{command}` |" for figure, shown, n in rows(result)]
+    return "\n".join(lines)
+
+
+Row = tuple[str, str, int]
+
+
+def _show(summary: dict[str, float], digits: int, unit: str, scale: float = 1) -> str:
+    return f"{scale * summary['mean']:.{digits}f} ± {scale * summary['std']:.{digits}f}{unit}"
+
+
+def _speed(result: dict[str, Any]) -> list[Row]:
+    config, n = result["config"], result["tax"]["n"]
+    return [
+        (
+            f"`fit` with `{config}` against the lab's plain loop, training images/s",
+            _show(result["fit_over_lab"], 2, " ×"),
+            n,
+        ),
+        (
+            "the same against a bare loop, time of an epoch: Lightning's tax and ours",
+            _show(result["tax"], 1, " %", 100),
+            n,
+        ),
+        ("share of the machine's own matrix-product peak", _show(result["share_of_peak"], 0, " %", 100), n),
+    ]
+
+
+def _time(result: dict[str, Any]) -> list[Row]:
+    n, config = result["seconds"]["n"], result["config"]
+    rows = [
+        (
+            f"`fit` with `{config}` from the start of the process to its printed test accuracy",
+            _show(result["seconds"], 1, " s"),
+            n,
+        ),
+        ("its test accuracy", _show(result["test_accuracy"], 2, " %", 100), n),
+        ("seeds that reach 99.0 %", f"{result['reached']} of {n}", n),
+    ]
+    if lab := result["lab_seconds"]:
+        rows.append(("the lab's plain script, to its first epoch at 99.0 %", _show(lab, 0, " s"), lab["n"]))
+    return rows
+
+
+def _accuracy(result: dict[str, Any]) -> list[Row]:
+    accuracy, n = result["test_accuracy"], result["test_accuracy"]["n"]
+    rows = [
+        (f"test accuracy of `{result['config']}`, final weights", _show(accuracy, 3, " %", 100), n),
+        (f"all {n} of these networks together", f"{100 * result['ensemble_of_all']:.2f} %", 1),
+    ]
+    if groups := result["ensembles_of_5"]:
+        rows.append(("five of them together", ", ".join(f"{100 * group:.2f} %" for group in groups), len(groups)))
+    return rows
+
+
+def _startup(result: dict[str, Any]) -> list[Row]:
+    n = result["first_step_beyond_lightning"]["n"]
+    names = ("--version", "--help", "import torch", "import lightning.pytorch.cli", "the first training step")
+    rows = [(f"start to end of `{name}`", _show(result["seconds"][name], 2, " s"), n) for name in names[:4]]
+    first = _show(result["first_step_beyond_lightning"], 2, " s")
+    return [*rows, ("start of `fit` to its first step, beyond `import lightning.pytorch.cli`", first, n)]
+
+
+def _scale(result: dict[str, Any]) -> list[Row]:
+    rows: list[Row] = []
+    for count, runs in result["runs"].items():
+        speed = sum(run["images_per_s"] for run in runs) / len(runs)
+        memory = sum(run["peak_mb"] for run in runs) / len(runs)
+        rows.append((f"{int(count):,} images", f"{speed:,.0f} images/s, {memory:,.0f} MB at most", len(runs)))
+    return rows
+
+
+ROWS = {
+    "speed": _speed,
+    "speed_fast": _speed,
+    "time_to_accuracy": _time,
+    "accuracy_best": _accuracy,
+    "startup": _startup,
+    "scale": _scale,
+}
+
+
+if __name__ == "__main__":
+    main()

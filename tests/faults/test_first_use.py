@@ -1,0 +1,40 @@
+"""Eight processes that need the data at once, in a folder that has none or a damaged file: all get it, whole."""
+
+import multiprocessing
+from multiprocessing.pool import Pool
+from pathlib import Path
+
+import pytest
+
+from mnist_lightning.data import sources
+from mnist_lightning.data.sources import DatasetSource
+from tests.data.test_sources import NAMES, PUBLISHED, contents, dataset, fill, flip_a_bit
+from tests.faults.trials import TRIALS
+
+PROCESSES = 8
+
+__all__ = ["dataset"]  # the fixture
+
+
+def rush(pool: Pool, dataset: DatasetSource, data_dir: Path, *, damaged: bool) -> None:
+    folder = data_dir / dataset.folder / "raw"
+    folder.mkdir(parents=True)
+    if damaged:
+        fill(folder, {NAMES[0]: flip_a_bit(PUBLISHED[NAMES[0]])})
+    pool.map(fetch_bundled, [(dataset, data_dir)] * PROCESSES, chunksize=1)
+    kept = {name: content for name, content in contents(folder).items() if "damaged" not in name}
+    assert kept == PUBLISHED
+
+
+def fetch_bundled(order: tuple[DatasetSource, Path]) -> None:
+    dataset, data_dir = order
+    sources.fetch(dataset, data_dir, source="bundled")
+
+
+@pytest.mark.slow
+def test_processes_that_need_the_data_at_once_all_get_it_round_after_round(
+    dataset: DatasetSource, tmp_path: Path
+) -> None:
+    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
+        for number in range(max(TRIALS // 10, 1)):
+            rush(pool, dataset, tmp_path / str(number), damaged=number % 2 == 1)

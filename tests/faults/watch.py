@@ -1,0 +1,92 @@
+"""See what an attack does to this process: code that runs, requests to the system, time and memory."""
+
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+
+import mnist_lightning.trainer_cli  # noqa: F401  # what importing it does is not to be watched
+
+CANARY = "canary-of-an-attack"  # the folder that a payload would make
+
+# What Python tells an audit hook of, and no reading of a checkpoint or config needs.
+FORBIDDEN = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.Popen",
+    "socket.getaddrinfo",
+    "socket.connect",
+)
+MAX_EXTRA_MIB = 256
+HANGS_AFTER_S = 120  # refusing takes half a second; a machine may be slow
+
+
+class Watch:
+    """Records forbidden events and traces of a payload while it is on; an audit hook can never be taken away."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.events: list[str] = []
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, args: tuple[object, ...]) -> None:
+        if not self.on:
+            return
+        if event in FORBIDDEN or (event == "os.mkdir" and CANARY in str(args[0])):
+            self.events.append(f"{event} {args}")
+        elif event in ("exec", "compile"):
+            code = args[0]
+            text = str(code.co_consts) if isinstance(code, CodeType) else str(code)
+            if CANARY in text:
+                self.events.append(f"{event} {text}")
+
+    @contextmanager
+    def __call__(self) -> Iterator[list[str]]:
+        self.on, self.events = True, []
+        try:
+            yield self.events
+        finally:
+            self.on = False
+
+
+watch = Watch()
+
+
+class HangsError(BaseException):
+    """Raised in what takes too long; no handler of usual errors swallows it."""
+
+
+@contextmanager
+def unharmed(root: Path) -> Iterator[None]:
+    """See that what runs here starts nothing, asks for little memory, and does not hang."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise HangsError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_S)
+    before_mib = peak_mib()
+    try:
+        with watch() as events:
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not events, events
+    assert not (root / CANARY).exists()
+    assert peak_mib() - before_mib < MAX_EXTRA_MIB, f"{before_mib} MiB before, {peak_mib()} after"
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def listing(root: Path) -> list[str]:
+    """Return everything in a folder."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))

@@ -19,8 +19,8 @@ from benchmarks.lab import Lab
 from mnist_lightning import MNISTDataModule, SimpleCNN
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.trainer_cli import TrainerCLI
+from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.memory import keep_freed_memory
-from mnist_lightning.training.trainer import native_precision
 
 PEAK_SIZE = 1024  # of the matrices whose product measures the machine
 WARM_UP_STEPS = 20

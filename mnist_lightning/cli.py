@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from types import FrameType
 
 from mnist_lightning.errors import StorageError, UserError
@@ -18,13 +19,16 @@ from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate and test SimpleCNN on MNIST.
+Train, validate, test and use SimpleCNN on MNIST.
 
 commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the 10,000 test images
-             (without --ckpt_path, both take the best checkpoint of the newest run)
+  export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
+  demo       open a page to draw digits on, on this machine
+             (without --ckpt_path, all of these take the best checkpoint of the newest run)
+  doctor     check this machine: versions, accelerator, data, folders, mirrors
 
 options:
   --help     this text; after a command, every option it has
@@ -36,10 +40,17 @@ examples:
   python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
   python -m mnist_lightning fit --ckpt_path last
   python -m mnist_lightning test
+  python -m mnist_lightning export --format onnx
   tensorboard --logdir lightning_logs
 """
 
 COMMANDS = ("fit", "validate", "test")
+# Those that need no Trainer, each with the module whose `main` runs it.
+OWN_COMMANDS = {
+    "demo": "mnist_lightning.inference.demo",
+    "doctor": "mnist_lightning.doctor",
+    "export": "mnist_lightning.inference.export",
+}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
@@ -70,6 +81,8 @@ def main(args: list[str] | None = None) -> None:
 def _run(args: list[str], *, debug: bool) -> int:
     before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
     try:
+        if args[0] in OWN_COMMANDS:
+            return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
         if args[0] not in COMMANDS:
             return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
         from mnist_lightning.trainer_cli import TrainerCLI
@@ -132,8 +145,9 @@ def _fail(line: str, exit_code: int) -> int:
 def _nearest_command(name: str) -> str:
     import difflib
 
-    matches = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(COMMANDS)}"
+    commands = (*COMMANDS, *OWN_COMMANDS)
+    matches = difflib.get_close_matches(name, commands, n=1)
+    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(commands)}"
 
 
 def _quieten() -> None:

@@ -28,6 +28,12 @@ class DatasetError(UserError):
     exit_code = 4
 
 
+class PictureError(UserError, ValueError):
+    """A picture cannot be read, or shows no digit."""
+
+    exit_code = 4
+
+
 class StorageError(UserError):
     """A folder or file cannot be written."""
 

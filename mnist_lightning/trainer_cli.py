@@ -34,7 +34,7 @@ from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.resume_guard import ResumeGuard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.score_report import ScoreReport
-from mnist_lightning.training.tensorboard import RunLogger
+from mnist_lightning.training.tensorboard import RunLogger, quiet_event_writer
 from mnist_lightning.training.trainer import AutoTrainer
 
 CONFIG = "config.yaml"
@@ -110,25 +110,26 @@ class TrainerCLI(LightningCLI):
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
         keep_freed_memory()
         try:
-            super().__init__(
-                Classifier,
-                MNISTDataModule,
-                save_config_callback=None,
-                trainer_class=AutoTrainer,
-                trainer_defaults={
-                    "max_epochs": 20,
-                    "deterministic": True,
-                    "num_sanity_val_steps": 0,
-                    "enable_model_summary": False,
-                    "log_every_n_steps": 0,  # one point an epoch
-                },
-                seed_everything_default=0,
-                parser_class=OptionParser,
-                parser_kwargs={"prog": "python -m mnist_lightning", "allow_abbrev": False},
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # the hyper-parameters are plain values anyway
-                args=args,
-            )
+            with quiet_event_writer():
+                super().__init__(
+                    Classifier,
+                    MNISTDataModule,
+                    save_config_callback=None,
+                    trainer_class=AutoTrainer,
+                    trainer_defaults={
+                        "max_epochs": 20,
+                        "deterministic": True,
+                        "num_sanity_val_steps": 0,
+                        "enable_model_summary": False,
+                        "log_every_n_steps": 0,  # one point an epoch
+                    },
+                    seed_everything_default=0,
+                    parser_class=OptionParser,
+                    parser_kwargs={"prog": "python -m mnist_lightning", "allow_abbrev": False},
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,  # the hyper-parameters are plain values anyway
+                    args=args,
+                )
         except BaseException:
             self._discard_empty_run()
             raise

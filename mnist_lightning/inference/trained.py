@@ -20,6 +20,7 @@ class TrainedNetwork:
         path: The checkpoint it was read from.
         run: The run that trained it, if the checkpoint lies in one.
         epoch: Epoch it was saved in, from 0.
+        data_dir: The folder of the data it was trained on, if the checkpoint says so; it may be gone since.
     """
 
     network: SimpleCNN
@@ -27,6 +28,7 @@ class TrainedNetwork:
     path: Path
     run: runs.Run | None
     epoch: int
+    data_dir: Path | None
 
 
 def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
@@ -46,7 +48,8 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
     runs.check_weights(located.path, checkpoint, network.state_dict())
     weights = checkpoint["state_dict"]
     network.load_state_dict({name: weights[runs.NETWORK_PREFIX + name] for name in network.state_dict()})
-    return TrainedNetwork(network.eval(), spec, located.path, located.run, checkpoint["epoch"])
+    data_dir = _data_dir(checkpoint, located.run.root if located.run else Path())
+    return TrainedNetwork(network.eval(), spec, located.path, located.run, checkpoint["epoch"], data_dir)
 
 
 def _spec(checkpoint: dict[str, Any], path: Path) -> ImageSpec:
@@ -60,3 +63,11 @@ def _spec(checkpoint: dict[str, Any], path: Path) -> ImageSpec:
     except (KeyError, TypeError, ValueError):
         pass
     raise CheckpointError(f"{path} does not say what images its network takes; it was not saved by this project's fit")
+
+
+def _data_dir(checkpoint: dict[str, Any], root: Path) -> Path | None:
+    try:
+        data_dir = checkpoint["datamodule_hyper_parameters"]["data_dir"]
+    except (KeyError, TypeError):
+        return None
+    return root / data_dir if isinstance(data_dir, str) else None

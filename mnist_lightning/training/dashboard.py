@@ -36,13 +36,15 @@ class Dashboard(Callback):
             logger.log_layout()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Draw the first images that an epoch serves here."""
+        """Draw the first images of an epoch: those of its start, even if it is resumed after them."""
         if self._sheet_epoch != trainer.current_epoch:
             self._sheet_epoch = trainer.current_epoch
             logger = run_logger(trainer)
             if logger and self.pictures and trainer.is_global_zero:
-                spec = spec_of(trainer)
-                pixels = denormalise(batch[0][:SHEET_IMAGES], spec.mean, spec.std).cpu().numpy()
+                loader = trainer.train_dataloader
+                assert isinstance(loader, BatchLoader)
+                images, _ = loader.first_batch()
+                pixels = denormalise(images[:SHEET_IMAGES], loader.mean, loader.std).cpu().numpy()
                 sheet = figures.image_sheet(pixels, columns=SHEET_COLUMNS, zoom=2)
                 logger.log_picture("Training images", sheet, trainer.current_epoch)
 

@@ -1,4 +1,6 @@
-"""What the bits of a training run depend on besides its settings."""
+"""What the bits of a training run depend on besides its settings: the device and what it can do. No Lightning."""
+
+from typing import Literal
 
 import torch
 
@@ -26,3 +28,13 @@ def device_name(device: torch.device) -> str:
         name = torch.cpu.get_capabilities().get("cpu_name", "unknown processor")
         return f"cpu ({name}, {torch.get_num_threads()} threads)"
     return str(device)
+
+
+def native_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
+    """Return bfloat16 where the device has it natively; emulated, it would be slower than float32."""
+    if on_gpu:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return "bf16-mixed" if native else "32-true"

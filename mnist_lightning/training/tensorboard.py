@@ -1,8 +1,10 @@
 """The TensorBoard logger of a run: our tags, the epoch as the horizontal axis, one curve across resumptions."""
 
 import math
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
@@ -99,6 +101,22 @@ class RunLogger(TensorBoardLogger):
 def run_logger(trainer: Trainer) -> RunLogger | None:
     """Return the logger of the run, if the trainer has one."""
     return next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+
+
+@contextmanager
+def quiet_event_writer() -> Iterator[None]:
+    """Let no thread print a traceback for what a disk refuses: the writer of events hands it to the main thread."""
+    hook = threading.excepthook
+
+    def print_others(failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):
+            hook(failure)
+
+    threading.excepthook = print_others
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

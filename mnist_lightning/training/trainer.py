@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 
+from mnist_lightning.training.environment import native_precision
+
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
@@ -43,13 +45,3 @@ class AutoTrainer(Trainer):
         )
         # With max_steps, Lightning 2.6 resumes from an epoch's end by ending that epoch again, over no batches.
         self.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
-
-
-def native_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
-    """Return bfloat16 where the device has it natively; emulated, it would be slower than float32."""
-    if on_gpu:
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return "bf16-mixed" if native else "32-true"

@@ -169,20 +169,27 @@ def test_what_is_drawn_changes_no_bit_of_the_weights(
     assert other["calibration"] == drawn["calibration"]
 
 
-def test_a_resumed_run_has_every_picture_once(fit: Command, command: Command, tmp_path: Path) -> None:
+def test_a_resumed_run_draws_what_the_unbroken_one_draws(fit: Command, command: Command, tmp_path: Path) -> None:
+    options = ("--trainer.max_epochs", "3", "--data.rotation", "10")
     batches = -(-(TRAIN_COUNT - VAL_SIZE) // 32)
     with pytest.MonkeyPatch.context() as patch:
         stop_at(batches + 3, patch)
-        assert fit("--trainer.max_epochs", "3").code == 143
+        assert fit(*options).code == 143
     assert command("fit", "--ckpt_path", "last").code == 0
-    events = read_events(tmp_path / "lightning_logs" / "version_0")
+    assert fit(*options).code == 0
+    resumed, unbroken = (read_events(tmp_path / "lightning_logs" / f"version_{number}") for number in (0, 1))
     for tag in ("Training images", "Validation/confusion matrix", "Validation/worst images"):
-        assert list(pictures(events, tag)) == [0, 1, 2], tag
+        drawn, expected = pictures(resumed, tag), pictures(unbroken, tag)
+        assert list(drawn) == list(expected) == [0, 1, 2], tag
+        assert all(np.array_equal(drawn[epoch], expected[epoch]) for epoch in expected), tag
     for digit in range(10):
-        curves = events.Tensors(f"Validation/precision and recall of {digit}")
-        assert [curve.step for curve in curves] == [0, 1, 2]
-    assert events.Tensors("custom_scalars__config__")
-    assert texts(events, "End of training")[2].startswith("ended after 3 epochs")
+        tag = f"Validation/precision and recall of {digit}"
+        curves, expected_curves = (
+            [(curve.step, curve.tensor_proto) for curve in each.Tensors(tag)] for each in (resumed, unbroken)
+        )
+        assert curves == expected_curves
+    assert resumed.Tensors("custom_scalars__config__")
+    assert texts(resumed, "End of training")[2].startswith("ended after 3 epochs")
 
 
 def test_a_run_that_diverges_notes_it(fit: Command, command: Command, tmp_path: Path) -> None:

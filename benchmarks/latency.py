@@ -1,0 +1,54 @@
+"""How long an exported network takes to answer, against PyTorch, for batches of 1 and 256 images.
+
+    python benchmarks/latency.py [--threads 1 2] [--output latency.json]
+
+From uint8 pixels to probabilities, normalisation included; each runtime's turns alternate with the others'. The weights
+are untrained, for what a network has learned does not change how long it takes.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mnist_lightning import SimpleCNN
+from mnist_lightning.data.spec import MNIST_SPEC
+from mnist_lightning.inference import latency
+from mnist_lightning.inference.formats import FORMATS
+from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
+from mnist_lightning.training.environment import environment
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to measure with")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+
+    network = PixelNetwork(SimpleCNN().eval(), MNIST_SPEC.mean, MNIST_SPEC.std)
+    exported = {FORMATS[name].runtime: (FORMATS[name], FORMATS[name].write(network, {})) for name in ("onnx", "pt2")}
+    images = np.random.default_rng(0).integers(0, 256, (256, 28, 28), dtype=np.uint8)
+    results = []
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        runtimes = {name: form.read(data) for name, (form, data) in exported.items()}
+        latencies = latency.measure(runtimes | {"PyTorch": in_torch(network)}, images)
+        print(f"{threads} thread{'s' if threads > 1 else ''}\n{latency.table(latencies)}")
+        results += [{"threads": threads, **asdict(one)} for one in latencies]
+    if options.output:
+        versions = {name: version(name) for name in ("torch", "onnxruntime")}
+        result = {
+            "latencies": results,
+            "versions": versions,
+            "environment": environment(torch.device("cpu"), "32-true"),
+        }
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

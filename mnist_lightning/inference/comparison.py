@@ -1,0 +1,85 @@
+"""Comparing an exported network with the checkpoint it was made from, image by image."""
+
+import itertools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from mnist_lightning.data import idx, sources
+from mnist_lightning.errors import DatasetError
+from mnist_lightning.inference.pixel_network import Runtime
+
+BATCH_SIZE = 500
+
+# Runtimes add in different orders. The longest sum has 3,136 products; in float32 reordering it costs about
+# sqrt(3136) * 2**-24 = 3.3e-6 of its size, and there are four such layers. A wrong constant costs far more.
+RELATIVE_BOUND = 1e-5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two networks differ on the same images.
+
+    Args:
+        count: The number of images.
+        other_labels: Images to which they give different labels.
+        difference: The largest difference between two logits, or two probabilities.
+        bound: The largest difference that rounding explains.
+    """
+
+    count: int
+    other_labels: int
+    difference: float
+    bound: float
+
+    @property
+    def matches(self) -> bool:
+        """Whether both compute the same."""
+        return self.other_labels == 0 and self.difference <= self.bound
+
+
+def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8]) -> Comparison:
+    """Run both on the same images, in batches of several sizes.
+
+    Args:
+        exported: What is to be trusted.
+        reference: What it must agree with.
+        images: uint8 (N, 28, 28), at least one.
+    """
+    edges = sorted({0, 1, *range(BATCH_SIZE, len(images), BATCH_SIZE), len(images)})  # the first batch is one image
+    other_labels, difference, largest = 0, 0.0, 0.0
+    # `disable=None` means: unless stderr is a terminal.
+    for start, stop in itertools.pairwise(tqdm(edges, desc="comparing", unit="batch", leave=False, disable=None)):
+        logits, probabilities = exported(images[start:stop])
+        expected_logits, expected_probabilities = reference(images[start:stop])
+        other_labels += int((logits.argmax(axis=1) != expected_logits.argmax(axis=1)).sum())
+        differences = (logits - expected_logits, probabilities - expected_probabilities)
+        # A maximum that meets a NaN stays NaN, and NaN is within no bound.
+        difference = float(np.max([difference, *(np.abs(values).max() for values in differences)]))
+        largest = max(largest, float(np.abs(expected_logits).max()))
+    return Comparison(len(images), other_labels, difference, RELATIVE_BOUND * largest)
+
+
+def read_test_images(data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
+    """Return the test images of a data folder, uint8 (N, 28, 28), or MNIST's own, and where they come from.
+
+    Args:
+        data_dir: The folder of all data sets; where it has no test images, the bundled ones are taken.
+
+    Raises:
+        DatasetError: If its file of test images is damaged or of other images.
+    """
+    name = sources.MNIST.files[2].name
+    path = data_dir / sources.MNIST.folder / "raw" / name if data_dir else None
+    if path is None or not path.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            bundled = sources.fetch(sources.MNIST, Path(folder), source="bundled")
+            return np.array(idx.read_images(bundled / name)), "the bundled MNIST"
+    images = idx.read_images(path)
+    if images.shape[1:] != (28, 28):
+        raise DatasetError(f"{path}: images of {images.shape[1]}×{images.shape[2]} pixels, the network takes 28×28")
+    return images, str(path)

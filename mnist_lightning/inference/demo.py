@@ -1,0 +1,115 @@
+"""`demo`: a page on this machine to draw digits on, which shows what the network makes of them while they are drawn.
+
+Nothing heavy is imported before it is needed: `--help` answers at once.
+"""
+
+import argparse
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+from mnist_lightning.command_parser import CommandParser
+from mnist_lightning.errors import ConfigError, PictureError
+
+if TYPE_CHECKING:
+    from mnist_lightning.inference.page_server import PageServer
+    from mnist_lightning.inference.trained import TrainedNetwork
+
+DESCRIPTION = (
+    "Open a page to draw digits on, and see what the network makes of them. By default only this machine reaches it."
+)
+
+
+def main(args: list[str]) -> int:
+    """Serve the page until Ctrl-C; return the exit code.
+
+    Args:
+        args: The command line after `demo`.
+
+    Raises:
+        CheckpointError: If there is no network to show.
+        ConfigError: If the address cannot be listened on.
+    """
+    options = _parser().parse_args(args)
+    from mnist_lightning.inference.trained import load
+
+    with make_server(load(options.ckpt_path), options.host, options.port) as server:
+        host, port = server.server_address[:2]
+        print(f"draw at http://{_for_a_browser(str(host))}:{port}/ (Ctrl-C ends it)", flush=True)
+        if not ipaddress.ip_address(str(host)).is_loopback:
+            print(f"{options.host} is not this machine alone: whoever reaches it can use the page", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("ended")
+    return 0
+
+
+def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer":
+    """Return a server of the page, listening; it answers once it serves.
+
+    Args:
+        trained: The network to show.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+
+    Raises:
+        ConfigError: If the address cannot be listened on.
+    """
+    import numpy as np
+
+    from mnist_lightning.data.pictures import prepare_drawing
+    from mnist_lightning.inference.page_server import DRAWING_SIDE, PageServer
+    from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
+
+    run = in_torch(PixelNetwork(trained.network, trained.spec.mean, trained.spec.std))
+    names = trained.spec.class_names
+
+    def recognise(drawing: bytes) -> dict[str, Any]:
+        try:
+            image = prepare_drawing(np.frombuffer(drawing, np.uint8).reshape(DRAWING_SIDE, DRAWING_SIDE))
+        except PictureError:
+            return {"label": None}
+        _, (probabilities,) = run(image[None])
+        return {
+            "label": names[probabilities.argmax()],
+            "probabilities": probabilities.tolist(),
+            "pixels": image.ravel().tolist(),
+        }
+
+    about = {"class_names": names, "checkpoint": f"{trained.path}, epoch {trained.epoch}"}
+    try:
+        return PageServer(host, port, about, recognise)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        ) from error
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("demo", DESCRIPTION, "demo --ckpt_path version_3/best --port 7860")
+    parser.add_argument(
+        "--ckpt_path",
+        default="best",
+        metavar="CHECKPOINT",
+        help="best or last of the newest run, version_3/best, or a file (default: best)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=_port, default=7860, help="port to listen on, 0 for a free one (default: 7860)")
+    return parser
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number in [0, 65535], got {text}")
+
+
+def _for_a_browser(host: str) -> str:
+    """Return an address as an URL has it; a server that listens on all of them is there under its own.
+
+    >>> _for_a_browser("::1"), _for_a_browser("0.0.0.0")
+    ('[::1]', 'localhost')
+    """
+    if ipaddress.ip_address(host).is_unspecified:
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,118 @@
+"""The file formats that a trained network is shipped in: how each is made, and how its own runtime reads it back.
+
+All of them are made and read as bytes; where the bytes go is for others to say.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime, in_torch
+from mnist_lightning.models.cnn import SimpleCNN
+
+# The lowest that torch's exporter writes untranslated. onnxruntime 1.19, the first for numpy 2, reads the result.
+ONNX_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format.
+
+    Args:
+        runtime: What reads it, in words.
+        write: Returns the file's bytes for a network and metadata, which are texts.
+        read: Returns the network that the bytes hold, run by the format's own runtime.
+    """
+
+    runtime: str
+    write: Callable[[PixelNetwork, Mapping[str, str]], bytes]
+    read: Callable[[bytes], Runtime]
+
+
+def _write_onnx(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
+    import onnx
+
+    program = torch.onnx.export(
+        _traced(network),
+        dynamo=True,
+        opset_version=ONNX_OPSET,
+        input_names=["images"],
+        output_names=["logits", "probabilities"],
+        verbose=False,
+    )
+    assert program is not None  # it is None where a file is named
+    model = program.model_proto
+    graph = model.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")  # the exporter's notes, with the paths of this machine's source files
+    onnx.helper.set_model_props(model, dict(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _read_onnx(data: bytes) -> Runtime:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
+        return logits, probabilities
+
+    return run
+
+
+def _write_pt2(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
+    program = _traced(network)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # it has the paths of this machine's source files
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(dict(metadata))})
+    return buffer.getvalue()
+
+
+def _read_pt2(data: bytes) -> Runtime:
+    return in_torch(torch.export.load(io.BytesIO(data)).module())
+
+
+def _write_safetensors(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
+    from safetensors.torch import save
+
+    return save(network.network.state_dict(), dict(metadata))
+
+
+def _read_safetensors(data: bytes) -> Runtime:
+    from safetensors.torch import load
+
+    # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, and the header.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    network = SimpleCNN()
+    network.load_state_dict(load(data))
+    mean, std = (float(header["__metadata__"][name]) for name in ("pixel_mean", "pixel_std"))
+    return in_torch(PixelNetwork(network.eval(), mean, std))
+
+
+def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:
+    """Return the network's operations for any number of images from one on."""
+    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1)
+    with warnings.catch_warnings():
+        # torch's pytree warns about a name that torch itself uses.
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        return torch.export.export(network, (example,), dynamic_shapes=({0: batch},))
+
+
+FORMATS = {
+    "onnx": Format("onnxruntime", _write_onnx, _read_onnx),
+    "pt2": Format("torch.export", _write_pt2, _read_pt2),
+    "safetensors": Format("safetensors and SimpleCNN", _write_safetensors, _read_safetensors),
+}

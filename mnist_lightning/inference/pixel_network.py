@@ -1,0 +1,44 @@
+"""A trained network from pixels to probabilities: its pixel normalisation and softmax included."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mnist_lightning.data.loader import as_images, normalise
+from mnist_lightning.models.cnn import SimpleCNN
+
+# From uint8 images (N, 28, 28) to float32 logits (N, 10) and float32 probabilities (N, 10).
+Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+
+
+class PixelNetwork(nn.Module):
+    """A trained network with its pixel normalisation and softmax: all that a file for other programs needs.
+
+    Args:
+        network: The network, from normalised images to logits.
+        mean: Mean pixel of the images it was trained on, scaled to [0, 1].
+        std: Standard deviation of the same, positive.
+    """
+
+    def __init__(self, network: SimpleCNN, mean: float, std: float) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return float32 logits (N, 10) and probabilities (N, 10) for uint8 images (N, 28, 28)."""
+        logits = self.network(normalise(as_images(images), self.mean, self.std))
+        return logits, logits.softmax(dim=1)
+
+
+def in_torch(network: nn.Module) -> Runtime:
+    """Return a network from pixels to logits and probabilities, run by torch."""
+
+    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode():
+            logits, probabilities = network(torch.from_numpy(images))
+        return logits.numpy(), probabilities.numpy()
+
+    return run

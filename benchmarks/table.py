@@ -97,6 +97,13 @@ def _scale(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _dashboards(result: dict[str, Any]) -> list[Row]:
+    share = result["share_percent"]
+    return [
+        (f"TensorBoard with its pictures, share of an epoch of `{result['config']}`", _show(share, 2, " %"), share["n"])
+    ]
+
+
 ROWS = {
     "speed": _speed,
     "speed_fast": _speed,
@@ -104,6 +111,7 @@ ROWS = {
     "accuracy_best": _accuracy,
     "startup": _startup,
     "scale": _scale,
+    "dashboards": _dashboards,
 }
 
 

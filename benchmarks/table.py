@@ -104,6 +104,18 @@ def _dashboards(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _latency(result: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"an answer of {one['runtime']} for a batch of {one['batch_size']}, {one['threads']} thread"
+            f"{'s' if one['threads'] > 1 else ''}, median",
+            f"{one['median_ms']:.2f} ms",
+            one["repeats"],
+        )
+        for one in result["latencies"]
+    ]
+
+
 ROWS = {
     "speed": _speed,
     "speed_fast": _speed,
@@ -112,6 +124,7 @@ ROWS = {
     "startup": _startup,
     "scale": _scale,
     "dashboards": _dashboards,
+    "latency": _latency,
 }
 
 

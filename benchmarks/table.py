@@ -97,6 +97,13 @@ def _scale(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _dashboards(result: dict[str, Any]) -> list[Row]:
+    share = result["share_percent"]
+    return [
+        (f"TensorBoard with its pictures, share of an epoch of `{result['config']}`", _show(share, 2, " %"), share["n"])
+    ]
+
+
 def _latency(result: dict[str, Any]) -> list[Row]:
     return [
         (
@@ -116,6 +123,7 @@ ROWS = {
     "accuracy_best": _accuracy,
     "startup": _startup,
     "scale": _scale,
+    "dashboards": _dashboards,
     "latency": _latency,
 }
 

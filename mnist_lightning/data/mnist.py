@@ -87,6 +87,12 @@ class MNISTDataModule(LightningDataModule):
         """Put the four files into the data folder, once a machine."""
         sources.fetch(sources.MNIST, self.data_dir, source=self.source, mirrors=self.mirrors)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that images and labels are read from."""
+        folder = self.data_dir / sources.MNIST.folder / "raw"
+        return [folder / file.name for file in sources.MNIST.files]
+
     def setup(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
         folder = self.data_dir / sources.MNIST.folder / "raw"

@@ -5,8 +5,7 @@ everything else to Lightning.
 """
 
 import sys
-from collections.abc import Container, Sequence
-from inspect import signature
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from torch.utils import deterministic
 
-from mnist_lightning import runs
+from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.config_guard import check_files, guard_configs, read_config
 from mnist_lightning.data.mnist import MNISTDataModule
 from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
-from mnist_lightning.option_parser import OptionParser, config_files, place_of, shortened
-from mnist_lightning.terminal import printable, tell
+from mnist_lightning.option_groups import check_options
+from mnist_lightning.option_parser import OptionParser, config_files, shortened
+from mnist_lightning.saved_options import CONFIG, held_options, saved_config, saved_options
+from mnist_lightning.terminal import printable
 from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.classifier import Classifier
@@ -37,23 +38,9 @@ from mnist_lightning.training.score_report import ScoreReport
 from mnist_lightning.training.tensorboard import RunLogger, quiet_event_writer
 from mnist_lightning.training.trainer import AutoTrainer
 
-CONFIG = "config.yaml"
 # What restoring a state that is none of this program's ends in.
 RESTORE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 NOTE = "# up to step"  # begins the lines that say what a resumption changed
-
-# The option groups, and whose arguments they are.
-GROUPS = {
-    "trainer": signature(Trainer).parameters | signature(AutoTrainer).parameters,
-    "model": signature(Classifier).parameters,
-    "data": signature(MNISTDataModule).parameters,
-    "early_stopping": signature(EarlyStopping).parameters,
-    "checkpoint": signature(RunCheckpoint).parameters,
-    "tensorboard": signature(Dashboard).parameters,
-}
-
-# What Lightning takes although it cannot or must not be: -1 accumulated batches, say, would climb the loss.
-SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
 
 CKPT_PATH_HELP = (
     "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
@@ -187,15 +174,15 @@ class TrainerCLI(LightningCLI):
                 self.run = runs.named(reference, root)
                 self.lock = runs.lock(self.run)
             self.located = runs.locate(reference, root)
-            self.checkpoint = runs.read_checkpoint(self.located.path)
-            saved = self._saved_options()
+            self.checkpoint = checkpoint_file.read_checkpoint(self.located.path)
+            saved = saved_options(self.located, self.checkpoint)
             if not options.config:
                 config = self._parse(parser, [command, *saved, *args[1:]])
             # Out of Lightning's sight: it would let the checkpoint's hyper-parameters win over the command line.
             config[command].ckpt_path = None
         self.config = config
         if command == "fit" and self.located:
-            runs.check_resumable(self.located.path, self.checkpoint)
+            checkpoint_file.check_resumable(self.located.path, self.checkpoint)
             if self.run:
                 mend(self.run.checkpoints)
             self._exit_if_finished()
@@ -217,7 +204,7 @@ class TrainerCLI(LightningCLI):
         options = self.config_init[self.subcommand]
         root = Path(options.trainer.default_root_dir or ".")
         if self.located:
-            runs.check_weights(self.located.path, self.checkpoint, self.model.network.state_dict())
+            checkpoint_file.check_weights(self.located.path, self.checkpoint, self.model.network.state_dict())
         extra: list[Callback] = []
         if self.subcommand != "fit":
             assert self.located
@@ -296,33 +283,6 @@ class TrainerCLI(LightningCLI):
 
     after_test = after_validate
 
-    def _saved_config(self) -> Path | None:
-        """Return the file of the options that the checkpoint's run had last, if it is there."""
-        assert self.located
-        saved = self.located.run.logs / CONFIG if self.located.run else None
-        return saved if saved and saved.is_file() else None
-
-    def _saved_options(self) -> list[str]:
-        """Return the options that the checkpoint was trained with, as a command line."""
-        assert self.located
-        held = self._held_options()
-        if saved := self._saved_config():
-            return ["--config", str(saved)]
-        if run := self.located.run:
-            tell(f"{run.logs / CONFIG} is missing: going by the options that {self.located.path} holds")
-        seed = f"--seed_everything={held.pop('seed_everything')}"
-        return [seed, *(f"--{group}.{name}={value}" for group in held for name, value in held[group].items())]
-
-    def _held_options(self) -> dict[str, Any]:
-        """Return the options that the checkpoint itself holds, those of the model and of the data."""
-        assert self.located
-        hparams, data = (self.checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-        model = plain_options(hparams, GROUPS["model"])
-        if not {"lr", "seed"} <= model.keys() or model != hparams:
-            raise CheckpointError(f"{self.located.path} was not saved by this project's Classifier")
-        data = {name: value for name, value in plain_options(data, GROUPS["data"]).items() if name != "seed"}
-        return {"seed_everything": model.pop("seed"), "model": model, "data": data}
-
     def _epochs_done(self) -> int:
         if not self.checkpoint:
             return 0
@@ -347,11 +307,12 @@ class TrainerCLI(LightningCLI):
 
     def _tell_changes(self, parser: OptionParser) -> None:
         """Name each option that differs from those the checkpoint was trained with; obey it, or refuse in mid-epoch."""
+        assert self.located
         now = yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"]
-        if saved := self._saved_config():
+        if saved := saved_config(self.located):
             self.changed = changes(read_config(saved), now)
         else:
-            held = self._held_options()
+            held = held_options(self.located, self.checkpoint)
             groups = {group: {name: now[group][name] for name in held[group]} for group in ("model", "data")}
             self.changed = changes(held, groups | {"seed_everything": now["seed_everything"]})
         for change in self.changed:
@@ -366,33 +327,3 @@ class TrainerCLI(LightningCLI):
         """Remove the folders of a run that saved nothing, so that it is nobody's newest run."""
         if self.made_run and self.run and not any(self.run.checkpoints.glob("*.ckpt")):
             runs.discard(self.run)
-
-
-def check_options(options: Namespace, args: Sequence[str]) -> None:
-    """Refuse what the types let pass.
-
-    Raises:
-        ConfigError: If a group is none, an option that needs a value is null, or a value is out of range.
-    """
-    for group, parameters in GROUPS.items():
-        for name, parameter in parameters.items():
-            needs_value = parameter.default is not None and parameter.default is not parameter.empty
-            if needs_value and options[group].get(name, ...) is None:
-                key = f"{group}.{name}"
-                raise ConfigError(f"{key}{place_of(key, args)} may not be null; {parameter.default} is the default")
-    for name, smallest in SMALLEST.items():
-        value = options.trainer[name]
-        if value is not None and not smallest <= value < 2**31:
-            key = f"trainer.{name}"
-            raise ConfigError(f"{key}{place_of(key, args)} must be in [{smallest}, 2**31), got {value}")
-    if options.seed_everything is None or not 0 <= options.seed_everything < 2**32:  # what numpy's generator takes
-        raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
-    if "://" in str(options.trainer.default_root_dir):
-        raise ConfigError(f"trainer.default_root_dir must be a local folder, got {options.trainer.default_root_dir}")
-
-
-def plain_options(values: object, known: Container[str]) -> dict[str, Any]:
-    """Return what is a number or text in a dictionary out of a checkpoint, of known names only."""
-    if not isinstance(values, dict):
-        return {}
-    return {name: value for name, value in values.items() if name in known and isinstance(value, int | float | str)}

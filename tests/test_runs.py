@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN, runs
+from mnist_lightning import SimpleCNN, checkpoint_file, runs
 from mnist_lightning.errors import CheckpointError, StorageError
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 
@@ -178,9 +178,9 @@ def test_what_holds_no_state_of_a_training_is_not_resumed(change: dict[str, obje
         "pytorch-lightning_version": "2.6.6", "optimizer_states": [], "lr_schedulers": [], "callbacks": {},
         "loops": {"fit_loop": progress},
     }  # fmt: skip
-    runs.check_resumable(Path("x.ckpt"), checkpoint)
+    checkpoint_file.check_resumable(Path("x.ckpt"), checkpoint)
     with pytest.raises(CheckpointError, match=f"x.ckpt can be scored but not resumed: .*{fault}"):
-        runs.check_resumable(Path("x.ckpt"), checkpoint | change)
+        checkpoint_file.check_resumable(Path("x.ckpt"), checkpoint | change)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_a_checkpoint_cannot_run_code_whatever_the_environment_says(
     path, canary = tmp_path / "attack.ckpt", tmp_path / "canary"
     torch.save({"state_dict": {}, "global_step": 1, "x": Payload(canary)}, path)
     with pytest.raises(CheckpointError, match="damaged or holds more than plain values"):
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
     path.write_bytes(pickle.dumps(Payload(canary)))
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
     assert not canary.exists()
 
 
@@ -250,10 +250,10 @@ def test_a_single_flipped_byte_is_found(run: runs.Run, tmp_path: Path, listed: b
     path = save(run, 0, val_acc=0.9, val_loss=0.1)
     if not listed:
         path = path.rename(tmp_path / "copy.ckpt")
-    runs.read_checkpoint(path)
+    checkpoint_file.read_checkpoint(path)
     flip_byte(path)
     with pytest.raises(CheckpointError, match="damaged"):
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
 
 
 def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(2**30 + 1)  # takes no room on the disk
     with pytest.raises(CheckpointError, match="more than 1,073,741,824 are not read"):
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
 
 
 def test_bytes_are_flushed_to_disk_before_they_get_their_name(run: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "short.ckpt"
     path.write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
     with pytest.raises(CheckpointError, match="not a checkpoint, or a damaged one"):
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_what_is_no_trained_checkpoint_is_refused(tmp_path: Path, change: dict[s
     path = tmp_path / "other.ckpt"
     torch.save(make_checkpoint() | change, path)
     with pytest.raises(CheckpointError, match=reason):
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -324,4 +324,4 @@ def test_weights_of_another_network_are_refused(name: str, value: torch.Tensor |
     weights = {f"network.{key}": tensor for key, tensor in SimpleCNN().state_dict().items()} | {name: value}
     checkpoint = {"state_dict": {key: tensor for key, tensor in weights.items() if tensor is not None}}
     with pytest.raises(CheckpointError, match=reason):
-        runs.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())
+        checkpoint_file.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())

@@ -119,14 +119,14 @@ def _export(options: argparse.Namespace) -> None:
 
 def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str]:
     """Return what the file says of itself; every value is a text, and a list or table is JSON."""
-    from mnist_lightning import runs
+    from mnist_lightning import checkpoint_file
     from mnist_lightning.data import sources
 
     metadata = {
         "class_names": json.dumps(trained.spec.class_names),
         "pixel_mean": repr(trained.spec.mean),
         "pixel_std": repr(trained.spec.std),
-        "checkpoint_sha256": runs.sha256(trained.path),
+        "checkpoint_sha256": checkpoint_file.sha256(trained.path),
         "epoch": str(trained.epoch),
         "made_by": f"mnist-lightning {version('mnist-lightning')}",
     }
@@ -135,7 +135,7 @@ def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str
     folder = data_dir / sources.MNIST.folder / "raw" if data_dir else None
     if folder and all((folder / file.name).is_file() for file in sources.MNIST.files):
         metadata["data_sha256"] = json.dumps(
-            {file.name: runs.sha256(folder / file.name) for file in sources.MNIST.files}
+            {file.name: checkpoint_file.sha256(folder / file.name) for file in sources.MNIST.files}
         )
     return metadata
 

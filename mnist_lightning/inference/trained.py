@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_lightning import runs
+from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.data.spec import ImageSpec
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.models.cnn import SimpleCNN
@@ -42,12 +42,12 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
         CheckpointError: If there is none, or it is damaged or of another network.
     """
     located = runs.locate(reference, root)
-    checkpoint = runs.read_checkpoint(located.path)
+    checkpoint = checkpoint_file.read_checkpoint(located.path)
     spec = _spec(checkpoint, located.path)
     network = SimpleCNN()
-    runs.check_weights(located.path, checkpoint, network.state_dict())
+    checkpoint_file.check_weights(located.path, checkpoint, network.state_dict())
     weights = checkpoint["state_dict"]
-    network.load_state_dict({name: weights[runs.NETWORK_PREFIX + name] for name in network.state_dict()})
+    network.load_state_dict({name: weights[checkpoint_file.NETWORK_PREFIX + name] for name in network.state_dict()})
     data_dir = _data_dir(checkpoint, located.run.root if located.run else Path())
     return TrainedNetwork(network.eval(), spec, located.path, located.run, checkpoint["epoch"], data_dir)
 

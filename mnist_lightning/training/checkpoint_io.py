@@ -16,8 +16,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mnist_lightning import runs
+from mnist_lightning.checkpoint_file import matches, read_checkpoint, sha256
 from mnist_lightning.durable import replace_file, written_beside
 from mnist_lightning.errors import CheckpointError, DivergenceError, StorageError
+from mnist_lightning.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -50,7 +52,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if runs.run_of(path):
-                _save_in_run(path, data, runs.entry_of(path.name, hashlib.sha256(data).hexdigest(), checkpoint))
+                _save_in_run(path, data, entry_of(path.name, hashlib.sha256(data).hexdigest(), checkpoint))
             else:  # where another ModelCheckpoint of the user's keeps its files, in its own way
                 replace_file(path, data)
         except OSError as error:
@@ -64,7 +66,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: If it is damaged or not a checkpoint.
         """
-        return runs.read_checkpoint(Path(path))
+        return read_checkpoint(Path(path))
 
 
 def mend(folder: Path) -> None:
@@ -75,32 +77,32 @@ def mend(folder: Path) -> None:
     """
     try:
         entries = _still_there(folder)
-        if entries and not runs.read_manifest(folder):
-            replace_file(folder / runs.MANIFEST, runs.manifest_text(entries).encode())
+        if entries and not read_manifest(folder):
+            replace_file(folder / MANIFEST, manifest_text(entries).encode())
         newest = sorted(entries, key=lambda entry: -entry.global_step)
-        for name, ranked in ((runs.LAST, newest), (runs.BEST, runs.by_rank(entries))):
+        for name, ranked in ((LAST, newest), (BEST, by_rank(entries))):
             for entry in ranked[:1]:
                 own = folder / entry.file
-                if not runs.matches(folder / name, entry.sha256) and runs.matches(own, entry.sha256):
+                if not matches(folder / name, entry.sha256) and matches(own, entry.sha256):
                     replace_file(folder / name, own.read_bytes())
     except OSError as error:
         raise StorageError(f"cannot mend {folder}: {error.strerror or error}") from error
 
 
-def _save_in_run(path: Path, data: bytes, entry: runs.Entry) -> None:
+def _save_in_run(path: Path, data: bytes, entry: Entry) -> None:
     folder = path.parent
     entries = [*_still_there(folder, but=path.name), entry]
     with written_beside(path, data) as publish:
-        replace_file(folder / runs.MANIFEST, runs.manifest_text(entries).encode())
+        replace_file(folder / MANIFEST, manifest_text(entries).encode())
         publish()
-    replace_file(folder / runs.LAST, data)
-    if entry in runs.by_rank(entries)[:1]:
-        replace_file(folder / runs.BEST, data)
+    replace_file(folder / LAST, data)
+    if entry in by_rank(entries)[:1]:
+        replace_file(folder / BEST, data)
 
 
-def _still_there(folder: Path, *, but: str | None = None) -> list[runs.Entry]:
+def _still_there(folder: Path, *, but: str | None = None) -> list[Entry]:
     """Return the entries that vouch for a file; `best.ckpt` or `last.ckpt` may be the only copy left."""
-    copies = [runs.sha256(path) for path in (folder / runs.BEST, folder / runs.LAST) if path.exists()]
+    copies = [sha256(path) for path in (folder / BEST, folder / LAST) if path.exists()]
     return [
         entry
         for entry in runs.read_entries(folder)

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, channels_last
 from torch.optim import Optimizer
 
-from mnist_lightning import runs
+from mnist_lightning import checkpoint_file
 from mnist_lightning.errors import CheckpointError
 
 
@@ -32,13 +32,13 @@ class ResumeGuard(Callback):
         saved = self.checkpoint["callbacks"]
         states = {callback.state_key: callback.state_dict() for callback in callbacks if callback.state_key in saved}
         form = {"loops": {"fit_loop": trainer.fit_loop.state_dict()}, "callbacks": states}
-        runs.check_resumable(self.path, self.checkpoint, runs.form_of(form))
+        checkpoint_file.check_resumable(self.path, self.checkpoint, checkpoint_file.form_of(form))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the optimizer's state, and at what the module adds to a checkpoint."""
         added: dict[str, Any] = {}
         pl_module.on_save_checkpoint(added)
-        runs.check_resumable(self.path, self.checkpoint, runs.form_of(added))
+        checkpoint_file.check_resumable(self.path, self.checkpoint, checkpoint_file.form_of(added))
         (optimizer,), states = trainer.optimizers, self.checkpoint["optimizer_states"]
         if len(states) != 1 or not fits_optimizer(states[0], optimizer):
             raise CheckpointError(

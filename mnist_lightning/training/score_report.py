@@ -13,9 +13,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from mnist_lightning.calibration import Calibration, from_checkpoint, judge, reliability
+from mnist_lightning.checkpoint_file import sha256
 from mnist_lightning.data.loader import Batch, BatchLoader
 from mnist_lightning.durable import replace_file
-from mnist_lightning.runs import Located, sha256
+from mnist_lightning.runs import Located
 from mnist_lightning.training import figures
 from mnist_lightning.training.answers import AnswerCollector, Answers, spec_of
 from mnist_lightning.training.classifier import Classifier

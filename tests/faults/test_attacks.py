@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN, runs
+from mnist_lightning import SimpleCNN, checkpoint_file, runs
+from mnist_lightning.manifest import Entry, manifest_text
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command
 from tests.faults.watch import CANARY, listing, unharmed, watch
@@ -279,9 +280,9 @@ def test_an_attack_is_refused_by_every_way_in_and_runs_nothing(
         for name in ("best.ckpt", "last.ckpt", "epoch=00.ckpt"):
             place(tmp_path / RUN / name)
     if "manifest of" in manifest or "forged" in manifest:
-        digest = runs.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
-        entry = runs.Entry("epoch=00.ckpt", digest, 0, 7, {"val_acc": 0.9, "val_loss": 0.1})
-        (tmp_path / RUN / "manifest.json").write_text(runs.manifest_text([entry]))
+        digest = checkpoint_file.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
+        entry = Entry("epoch=00.ckpt", digest, 0, 7, {"val_acc": 0.9, "val_loss": 0.1})
+        (tmp_path / RUN / "manifest.json").write_text(manifest_text([entry]))
     # With data to go on, so that what is not refused ends soon.
     data = ["--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.source", "files"]
     refuse(command, tmp_path, *line.split(), *data)
@@ -324,7 +325,7 @@ def test_a_reference_to_anything_but_a_local_file_is_refused(
     refuse(command, tmp_path, name, "--ckpt_path", reference.format(root=tmp_path))
 
 
-def manifest(**changes: object) -> str:
+def manifest_with(**changes: object) -> str:
     entry: dict[str, object] = {"file": "a", "sha256": "", "epoch": 0, "global_step": 1, "metrics": {}}
     return json.dumps({"checkpoints": [entry | changes]})
 
@@ -335,12 +336,12 @@ MANIFESTS = {
     "a-number": '{"checkpoints": 7}',
     "entry-is-text": '{"checkpoints": ["x"]}',
     "strange-fields": '{"checkpoints": [{"a": 1}]}',
-    "file-is-a-number": manifest(file=5),
-    "digest-is-a-list": manifest(sha256=[]),
-    "step-is-text": manifest(global_step="y"),
-    "metrics-are-a-number": manifest(metrics=3),
-    "metrics-are-text": manifest(metrics={"val_acc": "x"}),
-    "outside": manifest(file="../../.."),
+    "file-is-a-number": manifest_with(file=5),
+    "digest-is-a-list": manifest_with(sha256=[]),
+    "step-is-text": manifest_with(global_step="y"),
+    "metrics-are-a-number": manifest_with(metrics=3),
+    "metrics-are-text": manifest_with(metrics={"val_acc": "x"}),
+    "outside": manifest_with(file="../../.."),
     "huge-number": '{"checkpoints": [' + "9" * 5000 + "]}",
     "no-text": "\udcff",
 }
@@ -369,4 +370,4 @@ def test_what_is_no_file_beside_good_checkpoints_does_not_stop_the_program(
     NO_FILES[kind](run.checkpoints / name)
     with unharmed(tmp_path):
         for found in (run.best(), run.last()):
-            assert_same(runs.read_checkpoint(found), content)
+            assert_same(checkpoint_file.read_checkpoint(found), content)

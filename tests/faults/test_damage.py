@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN, runs
+from mnist_lightning import SimpleCNN, checkpoint_file, runs
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.trials import TRIALS
@@ -42,7 +42,7 @@ def outside(tmp_path: Path) -> Path:
 def refused(path: Path) -> bool:
     """Tell whether a file is refused, in a line that names it; any other error passes through."""
     try:
-        runs.read_checkpoint(path)
+        checkpoint_file.read_checkpoint(path)
     except CheckpointError as error:
         reason = str(error)
     else:
@@ -68,7 +68,7 @@ def structure(path: Path) -> Sequence[int]:
 def flip(path: Path, outside: Path, trials: int) -> None:
     """Flip one to eight bytes, every other time in the structure only, with and without a manifest."""
     draw = random.Random(0)
-    data, original, places = path.read_bytes(), runs.read_checkpoint(path), structure(path)
+    data, original, places = path.read_bytes(), checkpoint_file.read_checkpoint(path), structure(path)
     accepted = 0
     for trial in range(trials):
         damaged = bytearray(data)
@@ -79,7 +79,7 @@ def flip(path: Path, outside: Path, trials: int) -> None:
         outside.write_bytes(damaged)
         if not refused(outside):
             accepted += 1
-            assert_same(runs.read_checkpoint(outside), original, f"trial {trial}")
+            assert_same(checkpoint_file.read_checkpoint(outside), original, f"trial {trial}")
     assert accepted < trials / 2, "a file that no manifest vouches for has idle bytes, but few"
 
 
@@ -154,11 +154,11 @@ def mutate_pickles(path: Path, outside: Path, trials: int) -> None:
         forge(outside, change)
         if refused(outside):
             continue
-        checkpoint = runs.read_checkpoint(outside)
+        checkpoint = checkpoint_file.read_checkpoint(outside)
         with pytest.raises(CheckpointError):  # it never was a whole training
-            runs.check_resumable(outside, checkpoint)
+            checkpoint_file.check_resumable(outside, checkpoint)
         with pytest.raises(CheckpointError):  # nor a whole network
-            runs.check_weights(outside, checkpoint, SimpleCNN().state_dict())
+            checkpoint_file.check_weights(outside, checkpoint, SimpleCNN().state_dict())
 
 
 def test_a_forged_pickle_raises_nothing_else(small: Path, outside: Path) -> None:

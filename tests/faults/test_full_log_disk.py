@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import runs
+from mnist_lightning import checkpoint_file, runs
 from tests.conftest import Command
 from tests.training.conftest import read_events
 
@@ -53,14 +53,14 @@ def test_a_training_goes_on_exactly_after_its_log_disk_was_full(
     epochs = [entry.epoch for entry in run.entries()]
     assert epochs == list(range(len(epochs)))
     assert 1 <= len(epochs) < EPOCHS
-    assert all(runs.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
+    assert all(checkpoint_file.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
 
     grow()
     assert command("fit", "--ckpt_path", "last").code == 0
     assert fit(*options).code == 0
     unbroken = runs.Run(tmp_path, 1)
     resumed_weights, weights = (
-        runs.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"] for each in (run, unbroken)
+        checkpoint_file.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"] for each in (run, unbroken)
     )
     assert all(torch.equal(resumed_weights[name], value) for name, value in weights.items())
     assert points(run) == points(unbroken)

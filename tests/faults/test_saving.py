@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import runs
+from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.durable import remove_parts
 from mnist_lightning.errors import StorageError
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
@@ -41,7 +41,7 @@ def save(run: runs.Run, epoch: int, size: int = 1000) -> None:
 
 def epoch_of(path: Path) -> int:
     """The epoch of a checkpoint that verifies and whose weights are those of that epoch."""
-    checkpoint = runs.read_checkpoint(path)
+    checkpoint = checkpoint_file.read_checkpoint(path)
     epoch: int = checkpoint["epoch"]
     assert checkpoint["state_dict"]["network.fc1.weight"].eq(epoch).all()
     return epoch

@@ -1,13 +1,12 @@
 """How long an exported network takes to answer, against PyTorch, for batches of 1 and 256 images.
 
-    python benchmarks/latency.py [--threads 1 2] [--output latency.json]
+    python -m benchmarks.latency [--threads 1 2] [--output latency.json]
 
 From uint8 pixels to probabilities, normalisation included; each runtime's turns alternate with the others'. The weights
 are untrained, for what a network has learned does not change how long it takes.
 """
 
 import argparse
-import json
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import report
 from mnist_lightning import SimpleCNN
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.inference import latency
 from mnist_lightning.inference.formats import FORMATS
 from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
-from mnist_lightning.training.environment import environment
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to measure with")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -40,14 +39,7 @@ def main() -> None:
         latencies = latency.measure(runtimes | {"PyTorch": in_torch(network)}, images)
         print(f"{threads} thread{'s' if threads > 1 else ''}\n{latency.table(latencies)}")
         results += [{"threads": threads, **asdict(one)} for one in latencies]
-    if options.output:
-        versions = {name: version(name) for name in ("torch", "onnxruntime")}
-        result = {
-            "latencies": results,
-            "versions": versions,
-            "environment": environment(torch.device("cpu"), "32-true"),
-        }
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+    report.write(options.output, onnxruntime=version("onnxruntime"), latencies=results)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,34 @@
-"""What durable checkpoints cost: their time against plain Lightning saving, as a share of an epoch's training.
+"""What durable checkpoints cost: the default run of 5 epochs against the same with plain Lightning saving.
 
-    python benchmarks/saving.py [--repeats 20] [--steps 100] [--output saving.json]
+    python -m benchmarks.saving [--repeats 20] [--steps 100] [--output saving.json]
 
-Both kinds write the same checkpoint of SimpleCNN and Adam, in turns. An epoch's time is that of its 860 steps, taken
-from a number of real ones in the same run, without validation, so the share is an upper bound.
+Both kinds write the same checkpoint of SimpleCNN and Adam, in turns, for a difference of tenths of a percent drowns in
+the noise of whole runs. A run's time is that of its optimizer steps alone, taken from a number of them in the same
+process: validation and all else would only make the share smaller.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.nn import functional as F
 
-from mnist_lightning import SimpleCNN
+from benchmarks import report
+from mnist_lightning import SimpleCNN, runs
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
-from mnist_lightning.training.environment import environment
 
 STEPS_AN_EPOCH = 860  # 55,000 images in batches of 64
+EPOCHS = 5  # each saved once
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20, help="saves of each kind, at least 2")
     parser.add_argument("--steps", type=int, default=100, help="training steps to time")
@@ -35,43 +37,38 @@ def main() -> None:
 
     network = SimpleCNN().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-    epoch_s = STEPS_AN_EPOCH * time_of_a_step(network, optimizer, options.steps)
+    training_s = EPOCHS * STEPS_AN_EPOCH * time_of_a_step(network, optimizer, options.steps)
+    plain_s, durable_s = [], []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        plain, durable = (Path(folder) / name for name in ("plain", "durable"))
+        plain, durable = Path(folder, "plain"), runs.create(Path(folder)).checkpoints
         plain.mkdir()
-        durable.mkdir()
-        times: dict[str, list[float]] = {"plain": [], "durable": []}
         for epoch in range(options.repeats):
-            weights = {f"network.{name}": value for name, value in network.state_dict().items()}
             checkpoint = {
-                "state_dict": weights,
+                "state_dict": {f"network.{name}": value for name, value in network.state_dict().items()},
                 "optimizer_states": [optimizer.state_dict()],
                 "epoch": epoch,
                 "global_step": epoch + 1,
                 "metrics": {"val_acc": epoch / 1e4, "val_loss": 0.1},  # each is the best so far: the dearest case
             }
-            times["plain"].append(timed(lambda: save_plain(checkpoint, plain, epoch)))  # noqa: B023  # called at once
-            times["durable"].append(
-                timed(lambda: DurableCheckpointIO().save_checkpoint(checkpoint, durable / f"{epoch}.ckpt"))  # noqa: B023
+            plain_s.append(timed(partial(save_plain, checkpoint, plain, epoch)))
+            durable_s.append(
+                timed(partial(DurableCheckpointIO().save_checkpoint, checkpoint, durable / f"{epoch}.ckpt"))
             )
-
-    result = {
-        "epoch_s": epoch_s,
-        "n": options.repeats,
-        **{
-            f"{kind}_ms": [1e3 * statistics.mean(values), 1e3 * statistics.stdev(values)]
-            for kind, values in times.items()
-        },
-        "share_of_an_epoch": (statistics.mean(times["durable"]) - statistics.mean(times["plain"])) / epoch_s,
-        "environment": environment(torch.device("cpu"), "32-true"),
-    }
-    print(f"an epoch of {STEPS_AN_EPOCH} steps: {epoch_s:.1f} s; n = {options.repeats}")
-    for kind in times:
-        mean, std = result[f"{kind}_ms"]
-        print(f"{kind:8} {mean:7.1f} ± {std:.1f} ms an epoch")
-    print(f"durable saving costs {100 * result['share_of_an_epoch']:.2f} % of an epoch more than plain saving")
-    if options.output:
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        assert (durable / runs.BEST).is_file()
+    extra_s = EPOCHS * (statistics.mean(durable_s) - statistics.mean(plain_s))
+    plain_run_s = training_s + EPOCHS * statistics.mean(plain_s)
+    for kind, seconds in (("plain", plain_s), ("durable", durable_s)):
+        times_ms = report.plus_minus([1e3 * value for value in seconds], 1, " ms")
+        print(f"{kind:8} saving {times_ms} an epoch (n = {options.repeats})")
+    share = extra_s / plain_run_s
+    print(f"{EPOCHS} epochs with plain saving {plain_run_s:.1f} s; durable saving adds {100 * share:.2f} %")
+    report.write(
+        options.output,
+        training_s=training_s,
+        plain_s=report.summary(plain_s),
+        durable_s=report.summary(durable_s),
+        extra_share=share,
+    )
 
 
 def save_plain(checkpoint: dict[str, object], folder: Path, epoch: int) -> None:

@@ -97,6 +97,25 @@ def _scale(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _dashboards(result: dict[str, Any]) -> list[Row]:
+    share = result["share_percent"]
+    return [
+        (f"TensorBoard with its pictures, share of an epoch of `{result['config']}`", _show(share, 2, " %"), share["n"])
+    ]
+
+
+def _latency(result: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"an answer of {one['runtime']} for a batch of {one['batch_size']}, {one['threads']} thread"
+            f"{'s' if one['threads'] > 1 else ''}, median",
+            f"{one['median_ms']:.2f} ms",
+            one["repeats"],
+        )
+        for one in result["latencies"]
+    ]
+
+
 ROWS = {
     "speed": _speed,
     "speed_fast": _speed,
@@ -104,6 +123,8 @@ ROWS = {
     "accuracy_best": _accuracy,
     "startup": _startup,
     "scale": _scale,
+    "dashboards": _dashboards,
+    "latency": _latency,
 }
 
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before it is needed: `--help` and `--version` import n
 import errno
 import io
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -13,7 +14,7 @@ import warnings
 from importlib import import_module
 from types import FrameType
 
-from mnist_lightning.errors import StorageError, UserError
+from mnist_lightning.errors import ConfigError, StorageError, UserError
 from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 
 HELP = """\
@@ -96,6 +97,8 @@ def _run(args: list[str], *, debug: bool) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0":
+            return error.exit_code  # the first of the processes says it
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         send_nowhere(1)

@@ -129,7 +129,7 @@ class Run:
         best, entries = self.checkpoints / BEST, self.entries()
         ranked = by_rank(entries)
         if not ranked:
-            return self._last(entries)
+            return self._last(entries, asked_for="best")
         if best.exists() and not any(matches(best, entry.sha256) for entry in ranked):
             tell(f"{best} is damaged")
             ranked = ranked[:1]  # only its twin may take its place: the next best is another result
@@ -147,9 +147,9 @@ class Run:
         Raises:
             CheckpointError: If no checkpoint is left.
         """
-        return self._last(self.entries())
+        return self._last(self.entries(), asked_for="last")
 
-    def _last(self, entries: list[Entry]) -> Path:
+    def _last(self, entries: list[Entry], *, asked_for: str) -> Path:
         entries = sorted(entries, key=lambda entry: -entry.global_step)
         last = self.checkpoints / LAST
         if entries and last.exists() and not any(matches(last, entry.sha256) for entry in entries):
@@ -162,7 +162,7 @@ class Run:
                     tell(f"{path} is damaged; using an older checkpoint")
         others = (run for run in all_runs(self.root) if run.version != self.version and run.entries())
         other = next(others, None)
-        advice = f"{other.name} has: --ckpt_path {other.name}/best" if other else "train one with fit"
+        advice = f"{other.name} has: --ckpt_path {other.name}/{asked_for}" if other else "train one with fit"
         none = "no checkpoint that verifies" if entries else "no checkpoint"
         raise CheckpointError(f"{self.name} in {self.root.resolve()} has {none}; {advice}")
 

@@ -25,14 +25,16 @@ from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
 from mnist_lightning.option_parser import OptionParser, config_files, place_of, shortened
 from mnist_lightning.terminal import printable, tell
-from mnist_lightning.training.callbacks import EarlyStopping, ProgressBar, RunReport, ScoreReport
+from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.dashboard import Dashboard
 from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.resume_guard import ResumeGuard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
-from mnist_lightning.training.tensorboard import RunLogger
+from mnist_lightning.training.score_report import ScoreReport
+from mnist_lightning.training.tensorboard import RunLogger, quiet_event_writer
 from mnist_lightning.training.trainer import AutoTrainer
 
 CONFIG = "config.yaml"
@@ -47,6 +49,7 @@ GROUPS = {
     "data": signature(MNISTDataModule).parameters,
     "early_stopping": signature(EarlyStopping).parameters,
     "checkpoint": signature(RunCheckpoint).parameters,
+    "tensorboard": signature(Dashboard).parameters,
 }
 
 # What Lightning takes although it cannot or must not be: -1 accumulated batches, say, would climb the loss.
@@ -107,25 +110,26 @@ class TrainerCLI(LightningCLI):
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
         keep_freed_memory()
         try:
-            super().__init__(
-                Classifier,
-                MNISTDataModule,
-                save_config_callback=None,
-                trainer_class=AutoTrainer,
-                trainer_defaults={
-                    "max_epochs": 20,
-                    "deterministic": True,
-                    "num_sanity_val_steps": 0,
-                    "enable_model_summary": False,
-                    "log_every_n_steps": 0,  # one point an epoch
-                },
-                seed_everything_default=0,
-                parser_class=OptionParser,
-                parser_kwargs={"prog": "python -m mnist_lightning", "allow_abbrev": False},
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # the hyper-parameters are plain values anyway
-                args=args,
-            )
+            with quiet_event_writer():
+                super().__init__(
+                    Classifier,
+                    MNISTDataModule,
+                    save_config_callback=None,
+                    trainer_class=AutoTrainer,
+                    trainer_defaults={
+                        "max_epochs": 20,
+                        "deterministic": True,
+                        "num_sanity_val_steps": 0,
+                        "enable_model_summary": False,
+                        "log_every_n_steps": 0,  # one point an epoch
+                    },
+                    seed_everything_default=0,
+                    parser_class=OptionParser,
+                    parser_kwargs={"prog": "python -m mnist_lightning", "allow_abbrev": False},
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,  # the hyper-parameters are plain values anyway
+                    args=args,
+                )
         except BaseException:
             self._discard_empty_run()
             raise
@@ -165,6 +169,7 @@ class TrainerCLI(LightningCLI):
         """Add the callbacks that can be tuned by name."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(Dashboard, "tensorboard")
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Whether `fit` ends with `test` of the run's best."
         )
@@ -220,7 +225,7 @@ class TrainerCLI(LightningCLI):
             options.checkpoint.dirpath = str(self.located.path.parent)
             folder = self.run.logs if self.run else self.located.path.parent
             folder.mkdir(parents=True, exist_ok=True)
-            extra.append(ScoreReport(self.located.path, folder, self.checkpoint["epoch"]))
+            extra.append(ScoreReport(self.located, self.checkpoint, folder))
             kwargs["precision"] = "32-true"  # a score does not depend on what the machine is fast at
         elif not options.trainer.fast_dev_run:
             if self.run is None:
@@ -231,7 +236,7 @@ class TrainerCLI(LightningCLI):
             self.save_config_callback = SaveConfig
             step = self.checkpoint.get("global_step", 0)
             self.save_config_kwargs = {"folder": self.run.logs, "changed": self.changed, "step": step}
-            extra += [RunReport(self.run), DivergenceGuard()]
+            extra += [RunReport(self.run), DivergenceGuard(), Calibrator()]
             if self.located:
                 self.resume_guard = ResumeGuard(self.located.path, self.checkpoint)
                 extra.append(self.resume_guard)

@@ -74,18 +74,25 @@ class BatchLoader:
         order = self.order().to(self.device)
         self.images, self.labels = self.images.to(self.device), self.labels.to(self.device)
         first, self._first_batch = self._first_batch, 0
-        for batch in range(first, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            self._served = batch + 1
-            images = as_images(self.images.index_select(0, chosen))
-            if self.augmentation:
-                images = augment(images, self.augmentation, self._generator(batch))
-            yield normalise(images, self.mean, self.std), self.labels.index_select(0, chosen)
+        for number in range(first, len(self)):
+            self._served = number + 1
+            yield self._batch(number, order)
         self._served = 0
+
+    def first_batch(self) -> Batch:
+        """Return the batch that the present epoch starts with, also where a resumed epoch goes on after it."""
+        return self._batch(0, self.order().to(self.device))
 
     def order(self) -> Tensor:
         """Return int64 (M / world_size,), the images this process serves in the present epoch, in order."""
         return self._share(shuffled=True)
+
+    def _batch(self, number: int, order: Tensor) -> Batch:
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        images = as_images(self.images.index_select(0, chosen))
+        if self.augmentation:
+            images = augment(images, self.augmentation, self._generator(number))
+        return normalise(images, self.mean, self.std), self.labels.index_select(0, chosen)
 
     def _generator(self, batch: int) -> torch.Generator:
         sequence = np.random.SeedSequence([self.shuffle_seed or 0, self.epoch, batch, self.rank])
@@ -130,3 +137,8 @@ def normalise(images: Tensor, mean: float, std: float) -> Tensor:
     """Return float32 (B, 1, H, W), channels_last, (pixel / 255 - mean) / std; changes the images it is given."""
     # `.contiguous(memory_format=…)` does nothing when there is one channel; only `.to` sets the strides.
     return images.sub_(255 * mean).div_(255 * std).to(memory_format=torch.channels_last)
+
+
+def denormalise(images: Tensor, mean: float, std: float) -> Tensor:
+    """Return the pixels uint8 (B, H, W) of normalised images (B, 1, H, W)."""
+    return ((images.squeeze(1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -87,6 +87,12 @@ class MNISTDataModule(LightningDataModule):
         """Put the four files into the data folder, once a machine."""
         sources.fetch(sources.MNIST, self.data_dir, source=self.source, mirrors=self.mirrors)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that images and labels are read from."""
+        folder = self.data_dir / sources.MNIST.folder / "raw"
+        return [folder / file.name for file in sources.MNIST.files]
+
     def setup(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
         folder = self.data_dir / sources.MNIST.folder / "raw"
@@ -139,6 +145,12 @@ class MNISTDataModule(LightningDataModule):
     ) -> BatchLoader:
         images, labels = file
         trainer = self.trainer  # None when a person asks for a loader by hand
+        batches = -(-len(labels if indices is None else indices) // batch_size)
+        if shuffle_seed is None and trainer and batches < trainer.world_size:
+            raise ConfigError(
+                f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} images to be scored"
+                f"; use --trainer.devices {batches}"
+            )
         return BatchLoader(
             images,
             labels,

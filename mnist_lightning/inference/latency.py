@@ -12,10 +12,8 @@ from mnist_lightning.inference.pixel_network import Runtime
 
 ROUNDS = 5  # each network's turns
 REPEATS = {1: 100, 256: 5}  # answers timed a turn, by batch size
-WARM_UP = {
-    1: 20,
-    256: 1,
-}  # answers before those: the first meet cold caches, and the other runtime's threads still spin
+# Answers before those: the first meet cold caches, and the other runtime's threads still spin.
+WARM_UP = {1: 20, 256: 1}
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,26 @@
-"""What watches a run: early stopping, the lines on the screen, the results on disk."""
+"""What watches a run: early stopping, the lines on the screen, how far its probabilities can be believed."""
 
-import json
-import math
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.utilities import rank_zero_only
 
-from mnist_lightning.durable import replace_file
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.calibration import KEY as CALIBRATION_KEY
+from mnist_lightning.calibration import Calibration, calibrate
+from mnist_lightning.data.loader import Batch, BatchLoader
+from mnist_lightning.errors import ConfigError, DivergenceError
 from mnist_lightning.runs import Run
+from mnist_lightning.training.answers import AnswerCollector
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name
-from mnist_lightning.training.tally import Score
-from mnist_lightning.training.tensorboard import RunLogger
+from mnist_lightning.training.tensorboard import run_logger
 
+PLACES = ("data_dir", "source")  # where data come from: no hyper-parameters
+END = "End of training"  # TensorBoard's tag
 COLUMNS = ("train_loss", "train_acc", "val_loss", "val_acc", "lr")  # of an epoch's line
 
 
@@ -113,9 +115,8 @@ class RunReport(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last epoch's line and the summary, and file hyper-parameters with the scores reached."""
         self._print_epoch(pl_module)
-        stopping = trainer.early_stopping_callback
-        if stopping is not None and stopping.stopped_epoch:
-            pl_module.print(f"stopped early: no better {stopping.monitor} in {stopping.wait_count} epochs")
+        reason = reason_of_end(trainer)
+        pl_module.print(reason)
         best = self.run.best_entry()
         if best is not None:
             scores = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in ("val_acc", "val_loss"))
@@ -126,13 +127,19 @@ class RunReport(Callback):
             f"next: python -m mnist_lightning test{elsewhere}\n"
             f"      tensorboard --logdir {self.run.logs.parent}"
         )
-        metrics = best.metrics if best else getattr(pl_module, "metrics", {})
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                datamodule = getattr(trainer, "datamodule", None)
-                parameters = {**getattr(datamodule, "hparams", {}), **pl_module.hparams}
-                numbers = {name: value for name, value in parameters.items() if isinstance(value, int | float)}
-                logger.log_hyperparams(numbers, {f"hp/{name}": value for name, value in metrics.items()})
+        if logger := run_logger(trainer):
+            last_epoch = trainer.current_epoch - 1
+            logger.log_text(END, reason, last_epoch)
+            metrics, epoch = (best.metrics, best.epoch) if best else (getattr(pl_module, "metrics", {}), last_epoch)
+            reached = {f"hp/{name}": value for name, value in metrics.items()}
+            logger.log_hyperparams(hyper_parameters(trainer, pl_module), reached, epoch)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Note why training was broken off, where writing that down can succeed."""
+        logger = run_logger(trainer)
+        if logger and isinstance(exception, DivergenceError | SystemExit):
+            logger.log_text(END, f"broken off, {type(exception).__name__}: {exception}", trainer.current_epoch)
+            logger.save()
 
     @rank_zero_only
     def _print_epoch(self, pl_module: LightningModule) -> None:
@@ -146,84 +153,55 @@ class RunReport(Callback):
         self._epoch = None
 
 
-class ScoreReport(Callback):
-    """Print what `validate` or `test` found, and file a test result beside its run.
+class Calibrator(Callback):
+    """Fit the temperature and the threshold for unsure answers at each validation, for the checkpoint to carry them."""
 
-    Args:
-        checkpoint: The file that is scored.
-        folder: Where `test.json` goes.
-        epoch: Epoch of the checkpoint, from 0.
-    """
+    def __init__(self) -> None:
+        self.answers = AnswerCollector()
+        self._calibration: Calibration | None = None
+        self._calibrated_step = -1
 
-    def __init__(self, checkpoint: Path, folder: Path, epoch: int) -> None:
-        self.checkpoint = checkpoint
-        self.folder = folder
-        self.epoch = epoch
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the answers of the validation before."""
+        self.answers.clear()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the score on the validation images."""
-        assert isinstance(pl_module, Classifier)
-        if pl_module.score is None:
-            return
-        pl_module.print(f"{self.checkpoint}: validation {describe(pl_module.score)}")
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
+    ) -> None:
+        """Collect the answers."""
+        self.answers.add(outputs, batch[1])
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the score on the test images and write `test.json`."""
-        assert isinstance(pl_module, Classifier)
-        score = pl_module.score
-        assert score is not None
-        path = self.folder / "test.json"
-        pl_module.print(f"{self.checkpoint}: test {describe(score)}")
-        assert trainer.test_dataloaders is not None
-        if sum(trainer.num_test_batches) < len(trainer.test_dataloaders):
-            pl_module.print(f"on a part of the test images only, which is no test result: {path} is not written")
-            return
-        for logger in trainer.loggers:
-            logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
-        if trainer.is_global_zero:
-            result = {
-                "correct": score.correct,
-                "total": score.total,
-                "accuracy": score.accuracy,
-                "interval": wilson_interval(score.correct, score.total),
-                "loss": score.loss,
-                "checkpoint": str(self.checkpoint),
-                "epoch": self.epoch,
-                "device": device_name(trainer.strategy.root_device),
-                "precision": trainer.precision,
-                "torch": torch.__version__,
-            }
-            replace_file(path, (json.dumps(result, indent=1) + "\n").encode())
-            pl_module.print(f"written to {path}")
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit, for the weights as they are."""
+        assert isinstance(trainer.val_dataloaders, BatchLoader)
+        answers = self.answers.gather(trainer, trainer.val_dataloaders)
+        self._calibration = calibrate(answers.logits, answers.labels)
+        self._calibrated_step = trainer.global_step
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what was fitted, if it was for these weights."""
+        if self._calibration and self._calibrated_step == trainer.global_step:
+            checkpoint[CALIBRATION_KEY] = asdict(self._calibration)
 
 
-def describe(score: Score) -> str:
-    """Return a score in words.
-
-    >>> describe(Score(loss=0.0213, correct=9930, total=10_000))
-    'accuracy 9930/10000 = 99.30 % (95 % interval 99.12 to 99.45), loss 0.0213'
-    """
-    low, high = wilson_interval(score.correct, score.total)
-    return (
-        f"accuracy {score.correct}/{score.total} = {100 * score.accuracy:.2f} % "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}), loss {score.loss:.4f}"
-    )
+def hyper_parameters(trainer: Trainer, pl_module: LightningModule) -> dict[str, int | float | str]:
+    """Return the options of data and model that can make one run better than another."""
+    options = {**getattr(getattr(trainer, "datamodule", None), "hparams", {}), **pl_module.hparams}
+    return {
+        name: value for name, value in options.items() if isinstance(value, int | float | str) and name not in PLACES
+    }
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion: Wilson (1927), "Probable inference", JASA 22, p. 209.
-
-    Args:
-        correct: Successes, in [0, total].
-        total: Trials, at least 1.
-
-    >>> tuple(round(bound, 4) for bound in wilson_interval(9, 10))
-    (0.5958, 0.9821)
-    """
-    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-    centre = (correct + z**2 / 2) / (total + z**2)
-    half = z / (total + z**2) * math.sqrt(correct * (total - correct) / total + z**2 / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
+def reason_of_end(trainer: Trainer) -> str:
+    """Return why a training that was not broken off has ended, in words."""
+    stopping = trainer.early_stopping_callback
+    if stopping is not None and stopping.stopped_epoch:
+        return f"stopped early: no better {stopping.monitor} in {stopping.wait_count} epochs"
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return f"ended after {trainer.max_steps:,} steps, as many as trainer.max_steps allows"
+    if trainer.max_epochs == trainer.current_epoch:
+        return f"ended after {trainer.max_epochs} epochs, as many as trainer.max_epochs allows"
+    return "ended by another callback, such as a limit of time"
 
 
 def show(name: str, value: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
@@ -119,7 +120,8 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy () of a batch, against smoothed labels where that was asked for."""
-        return self._loss(batch, self.train_tally, self.label_smoothing)
+        loss, _ = self._loss_and_logits(batch, self.train_tally, self.label_smoothing)
+        return loss
 
     def on_train_epoch_end(self) -> None:
         """Report the epoch, then let the plateau schedule look at its validation loss."""
@@ -132,11 +134,14 @@ class Classifier(LightningModule):
             self._val_loss = None
             new_lr = self._current_lr()
             if new_lr < lr:
-                self.print(f"epoch {self.current_epoch}: no better val_loss, learning rate {lr:g} -> {new_lr:g}")
+                cut = f"epoch {self.current_epoch}: no better val_loss, learning rate {lr:g} -> {new_lr:g}"
+                self.print(cut)
+                self._log_text("Learning rate/cut", cut)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch of validation images."""
-        self._loss(batch, self.val_tally)
+    def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Count a batch of validation images and return its logits (B, 10), for callbacks that look at each answer."""
+        _, logits = self._loss_and_logits(batch, self.val_tally)
+        return logits
 
     def on_validation_epoch_end(self) -> None:
         """Report the validation images."""
@@ -146,9 +151,10 @@ class Classifier(LightningModule):
             self._report("val", score)
             self._val_loss = score.loss
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count a batch of test images."""
-        self._loss(batch, self.test_tally)
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Count a batch of test images and return its logits (B, 10)."""
+        _, logits = self._loss_and_logits(batch, self.test_tally)
+        return logits
 
     def on_test_epoch_end(self) -> None:
         """Report the test images."""
@@ -225,12 +231,12 @@ class Classifier(LightningModule):
         if self.lr != restored["lr"]:
             self._set_lr(self.lr)
 
-    def _loss(self, batch: Batch, tally: Tally, label_smoothing: float = 0.0) -> Tensor:
+    def _loss_and_logits(self, batch: Batch, tally: Tally, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         tally.update(loss.detach(), logits.detach(), labels)
-        return loss
+        return loss, logits
 
     def _current_lr(self) -> float:
         return float(self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -243,6 +249,12 @@ class Classifier(LightningModule):
         for logger in self.loggers:
             logger.log_metrics(metrics, step=self.current_epoch)
             logger.save()  # on disk before the checkpoint that counts on it
+
+    def _log_text(self, tag: str, text: str) -> None:
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(tag, text, self.current_epoch)
+                logger.save()
 
     def _report(self, split: str, score: Score, **others: float) -> None:
         self.score = score

@@ -98,7 +98,7 @@ class _Answer(BaseHTTPRequestHandler):
             self.pause(pause_s)
 
     def send_together(self) -> None:
-        self.server.together.wait(20)
+        self.server.together.wait(300)
         self.send(self.server.files[self.path.split("/")[2]])
 
     def hollow(self) -> None:

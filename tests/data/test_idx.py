@@ -1,6 +1,5 @@
 import os
 import struct
-import time
 import warnings
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -140,14 +139,12 @@ def test_a_split_needs_as_many_labels_as_images(tmp_path: Path) -> None:
         idx.read_split(images_path, labels_path)
 
 
-def test_what_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
-    started_s = time.monotonic()
     for name in ("fifo", "loop", "missing", "."):
         with pytest.raises(DatasetError, match=r"regular file|cannot be read"):
             idx.read_header(tmp_path / name)
-    assert time.monotonic() - started_s < 5
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read any file")

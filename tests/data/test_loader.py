@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from mnist_lightning.data.augment import Augmentation
 from mnist_lightning.data.loader import BatchLoader
 
 COUNT = 103
@@ -89,3 +90,17 @@ def test_processes_train_on_disjoint_shares_of_equal_length(world_size: int) -> 
     shares = [served(make_loader(rank=rank, world_size=world_size, shuffle_seed=0)) for rank in range(world_size)]
     assert {len(share) for share in shares} == {COUNT // world_size}
     assert len(set(itertools.chain(*shares))) == world_size * (COUNT // world_size)
+
+
+def test_the_first_batch_is_the_same_wherever_the_epoch_has_got_to() -> None:
+    loader = make_loader(shuffle_seed=0, augmentation=Augmentation(rotation=10))
+    loader.set_epoch(2)
+    images, labels = next(iter(loader))
+    loader.load_state_dict({"served": 4})
+    others = iter(loader)
+    assert not torch.equal(next(others)[1], labels)
+    again, same_labels = loader.first_batch()
+    assert torch.equal(again, images)
+    assert torch.equal(same_labels, labels)
+    assert loader.state_dict() == {"served": 5}
+    assert len(list(others)) == 6

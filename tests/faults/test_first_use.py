@@ -12,6 +12,8 @@ from tests.data.test_sources import NAMES, PUBLISHED, contents, dataset, fill, f
 from tests.faults.trials import TRIALS
 
 PROCESSES = 8
+FORK = multiprocessing.get_context("fork")
+ALL_READY = FORK.Barrier(PROCESSES)
 
 __all__ = ["dataset"]  # the fixture
 
@@ -28,13 +30,22 @@ def rush(pool: Pool, dataset: DatasetSource, data_dir: Path, *, damaged: bool) -
 
 def fetch_bundled(order: tuple[DatasetSource, Path]) -> None:
     dataset, data_dir = order
+    ALL_READY.wait()
     sources.fetch(dataset, data_dir, source="bundled")
+
+
+def rounds(dataset: DatasetSource, root: Path, count: int) -> None:
+    with FORK.Pool(PROCESSES) as pool:
+        for number in range(count):
+            rush(pool, dataset, root / str(number), damaged=number % 2 == 1)
+
+
+def test_processes_that_need_the_data_at_once_all_get_it(dataset: DatasetSource, tmp_path: Path) -> None:
+    rounds(dataset, tmp_path, 10)
 
 
 @pytest.mark.slow
 def test_processes_that_need_the_data_at_once_all_get_it_round_after_round(
     dataset: DatasetSource, tmp_path: Path
 ) -> None:
-    with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
-        for number in range(max(TRIALS // 10, 1)):
-            rush(pool, dataset, tmp_path / str(number), damaged=number % 2 == 1)
+    rounds(dataset, tmp_path, max(TRIALS // 10, 1))

@@ -13,6 +13,25 @@ import pytest
 from mnist_lightning.data import idx
 from tests.conftest import TEST_COUNT, Command
 
+SCRIPT = """
+import sys
+import mnist_lightning.data.mnist
+mnist_lightning.data.mnist.EVAL_BATCH_SIZE = {eval_batch_size}
+from mnist_lightning.cli import main
+main(sys.argv[1:])
+"""
+
+
+def run_on(processes: int, folder: Path, *, eval_batch_size: int) -> subprocess.CompletedProcess[str]:
+    """Test the newest run on a number of processes."""
+    (folder / "main.py").write_text(SCRIPT.format(eval_batch_size=eval_batch_size))
+    return subprocess.run(
+        [sys.executable, "main.py", "test", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp",
+         "--trainer.devices", str(processes)],
+        cwd=folder, capture_output=True, text=True, timeout=1200, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3, 7])
@@ -31,20 +50,17 @@ def test_a_score_is_the_same_on_any_number_of_processes(
     assert single["total"] == TEST_COUNT
     assert 0 < single["correct"] < TEST_COUNT
 
-    script = (
-        "import mnist_lightning.data.mnist as mnist, sys\n"
-        "mnist.EVAL_BATCH_SIZE = 10\n"
-        "from mnist_lightning.cli import main\n"
-        "main(sys.argv[1:])\n"
-    )
-    (tmp_path / "small_batches.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "small_batches.py", "test", "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp",
-         "--trainer.devices", str(processes)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run_on(processes, tmp_path, eval_batch_size=10)
     assert done.returncode == 0, done.stderr
     several = json.loads(path.read_text())
     assert (several["correct"], several["total"]) == (single["correct"], single["total"])
     assert several["loss"] == pytest.approx(single["loss"], rel=1e-5)  # float32 sums in another order
+
+
+@pytest.mark.slow
+def test_more_processes_than_batches_are_refused_in_a_line(fit: Command, tmp_path: Path) -> None:
+    assert fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1").code == 0
+    done = run_on(3, tmp_path, eval_batch_size=60)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "3 processes cannot share the 2 batches of 60 images to be scored; use --trainer.devices 2" in done.stderr

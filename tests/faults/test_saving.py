@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tests.faults.trials import TRIALS
 # What the operating system is asked for while saving; Python tells an audit hook before each.
 SYSTEM_CALLS = ("open", "tempfile.mkstemp", "os.rename", "os.remove", "os.mkdir")
 
+SLOW = pytest.mark.slow
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process to kill it")
 
 
@@ -52,6 +54,8 @@ def in_a_child(work: Callable[[], None]) -> int:
         try:
             torch.set_num_threads(1)
             work()
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     return child
@@ -153,7 +157,9 @@ def test_random_kills_while_saving_lose_nothing_wherever_tmpdir_is(
     random_kills(run, TRIALS, size=400_000)
 
 
-@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize(
+    "fault", [errno.ENOSPC, *(pytest.param(fault, marks=SLOW) for fault in (errno.EIO, errno.EACCES, errno.EROFS))]
+)
 def test_a_request_that_the_system_refuses_fails_loudly_and_costs_no_checkpoint(run: runs.Run, fault: int) -> None:
     def fail(event: str) -> None:
         raise OSError(fault, os.strerror(fault))

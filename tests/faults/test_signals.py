@@ -18,6 +18,7 @@ from tests.faults.trials import TRIALS
 from tests.training.test_resume import assert_same, content, scalars
 
 STEPS_PER_EPOCH, EPOCHS = 8, 4
+ENDLESS = ("--trainer.max_epochs", "1000000", "--early_stopping.enabled", "false")
 
 
 class Commands:
@@ -47,6 +48,7 @@ for line in sys.stdin:
 
     def __init__(self) -> None:
         self.folder = Path()  # where they run
+        self.child: int | None = None  # the process id of the one that runs
         self.server = subprocess.Popen(
             [sys.executable, "-c", self.SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -62,25 +64,29 @@ for line in sys.stdin:
         assert self.server.stdout
         self.server.stdin.write("\t".join([*args, str(self.folder)]) + "\n")
         self.server.stdin.flush()
-        return int(self.server.stdout.readline())
+        self.child = int(self.server.stdout.readline())
+        return self.child
 
     def wait(self) -> int:
         """Wait for the command's end; return its exit code, negative for a signal that killed it."""
         assert self.server.stdout
-        return int(self.server.stdout.readline())
+        code = int(self.server.stdout.readline())
+        self.child = None
+        return code
 
     def run(self, *args: str) -> int:
         """Run a command to its end."""
         self.start(*args)
         return self.wait()
 
-    def wait_for(self, path: Path) -> None:
-        """Wait until a file exists."""
-        for _ in range(6000):  # two minutes, for machines that are busy
-            if path.exists():
-                return
+    def wait_for(self, path: Path, child: int) -> None:
+        """Wait until a command that goes on has made a file."""
+        while not path.exists():
+            try:
+                os.kill(child, 0)
+            except ProcessLookupError:
+                pytest.fail(f"{path} never came: {self.out.read_text()}")
             time.sleep(0.02)
-        pytest.fail(f"{path} never came: {self.out.read_text()}")
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +97,12 @@ def server() -> Iterator[Commands]:
 
 
 @pytest.fixture
-def commands(server: Commands, tmp_path: Path) -> Commands:
+def commands(server: Commands, tmp_path: Path) -> Iterator[Commands]:
     server.folder = tmp_path
-    return server
+    yield server
+    if server.child:  # the test has failed
+        os.kill(server.child, signal.SIGKILL)
+        server.wait()
 
 
 def options(digits_dir: Path) -> list[str]:
@@ -117,8 +126,8 @@ def test_a_signal_saves_exits_with_its_code_and_the_run_goes_on_exactly(
 ) -> None:
     number = signal.Signals[name]
     first = tmp_path / "checkpoints" / "version_0"
-    child = commands.start(*options(digits_dir), "--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
-    commands.wait_for(first / "last.ckpt")
+    child = commands.start(*options(digits_dir), *ENDLESS)
+    commands.wait_for(first / "last.ckpt", child)
     os.kill(child, number)
     assert commands.wait() == 128 + number
     assert f"{name}: saved after step" in commands.out.read_text()
@@ -132,8 +141,8 @@ def test_a_signal_saves_exits_with_its_code_and_the_run_goes_on_exactly(
 
 
 def test_a_second_signal_ends_at_once(commands: Commands, tmp_path: Path, digits_dir: Path) -> None:
-    child = commands.start(*options(digits_dir), "--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
-    commands.wait_for(tmp_path / "checkpoints" / "version_0" / "last.ckpt")
+    child = commands.start(*options(digits_dir), *ENDLESS)
+    commands.wait_for(tmp_path / "checkpoints" / "version_0" / "last.ckpt", child)
     os.kill(child, signal.SIGSTOP)  # both are there before it can finish the step
     os.kill(child, signal.SIGTERM)
     os.kill(child, signal.SIGINT)
@@ -144,8 +153,9 @@ def test_a_second_signal_ends_at_once(commands: Commands, tmp_path: Path, digits
 def test_a_second_fit_in_the_same_run_is_refused(
     commands: Commands, command: Command, tmp_path: Path, digits_dir: Path
 ) -> None:
-    child = commands.start(*options(digits_dir), "--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
-    commands.wait_for(tmp_path / "checkpoints" / "version_0" / "last.ckpt")
+    child = commands.start(*options(digits_dir), *ENDLESS)
+    commands.wait_for(tmp_path / "checkpoints" / "version_0" / "last.ckpt", child)
+    os.kill(child, signal.SIGSTOP)  # however long the second takes, the first is still there
     second = command("fit", "--ckpt_path", "last")
     assert second.code == 2
     assert "version_0 is being trained by another process" in second.err
@@ -169,9 +179,8 @@ def test_closing_the_terminal_saves_and_the_run_goes_on_exactly(
     commands: Commands, tmp_path: Path, digits_dir: Path
 ) -> None:
     parent, child = pty.openpty()
-    endless = ("--trainer.max_epochs", "2000", "--early_stopping.enabled", "false")
     process = subprocess.Popen(
-        [sys.executable, "-c", TERMINAL, *options(digits_dir), *endless],
+        [sys.executable, "-c", TERMINAL, *options(digits_dir), *ENDLESS],
         cwd=tmp_path, stdin=child, stdout=child, stderr=child, start_new_session=True,
     )  # fmt: skip
     os.close(child)

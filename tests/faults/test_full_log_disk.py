@@ -1,0 +1,66 @@
+"""Fill the disk that the curves and pictures of a training are written to: it says so, and loses nothing."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_lightning import runs
+from tests.conftest import Command
+from tests.training.conftest import read_events
+
+TAGS = ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate")
+PICTURES = ("Training images", "Validation/confusion matrix", "Validation/worst images")
+EPOCHS = 4
+
+
+def mount(*options: str) -> None:
+    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
+
+
+@pytest.fixture
+def grow(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Put the log folder on a file system with room for the pictures of some epochs; return what gives it more."""
+    disk = tmp_path / "lightning_logs"
+    disk.mkdir()
+    mount("-t", "tmpfs", "-o", "size=192k", "tmpfs", str(disk))
+    yield lambda: mount("-o", "remount,size=16m", str(disk))
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def points(run: runs.Run) -> dict[str, list[tuple[int, object]]]:
+    events = read_events(run.logs)
+    curves = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS}
+    return curves | {
+        tag: [(drawn.step, drawn.encoded_image_string) for drawn in events.Images(tag)] for tag in PICTURES
+    }
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_exactly_after_its_log_disk_was_full(
+    fit: Command, command: Command, grow: Callable[[], None], tmp_path: Path
+) -> None:
+    options = ("--trainer.max_epochs", str(EPOCHS), "--data.rotation", "10", "--early_stopping.enabled", "false")
+    outcome = fit(*options)
+    assert outcome.code == 5
+    assert "No space left on device" in outcome.err
+    assert "Traceback" not in outcome.err
+    run = runs.Run(tmp_path, 0)
+    epochs = [entry.epoch for entry in run.entries()]
+    assert epochs == list(range(len(epochs)))
+    assert 1 <= len(epochs) < EPOCHS
+    assert all(runs.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
+
+    grow()
+    assert command("fit", "--ckpt_path", "last").code == 0
+    assert fit(*options).code == 0
+    unbroken = runs.Run(tmp_path, 1)
+    resumed_weights, weights = (
+        runs.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"] for each in (run, unbroken)
+    )
+    assert all(torch.equal(resumed_weights[name], value) for name, value in weights.items())
+    assert points(run) == points(unbroken)

@@ -1,0 +1,96 @@
+"""A run to look at: trained and tested once, for all tests that only read what it left."""
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_lightning import SimpleCNN
+from mnist_lightning.cli import main
+from mnist_lightning.data import idx
+
+VAL_SIZE, EPOCHS = 60, 3
+
+LR = 3e-5  # at six steps an epoch: wrong often enough to have something to show
+
+OPTIONS = (
+    *("--data.val_size", str(VAL_SIZE), "--data.batch_size", "40", "--data.rotation", "10", "--data.shift", "1"),
+    *("--trainer.max_epochs", str(EPOCHS), "--trainer.precision", "32-true"),
+    *("--model.lr", str(LR), "--early_stopping.min_delta", "100", "--early_stopping.patience", "2"),
+)
+
+
+def read_events(folder: Path) -> EventAccumulator:
+    """Return everything in the event files of a folder."""
+    everything = {"scalars": 0, "images": 0, "tensors": 0, "histograms": 0}
+    return EventAccumulator(str(folder), size_guidance=everything).Reload()
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run, trained and tested.
+
+    Args:
+        root: The folder that it was typed in.
+        data_dir: The folder of its data.
+    """
+
+    root: Path
+    data_dir: Path
+
+    @property
+    def logs(self) -> Path:
+        """The log folder."""
+        return self.root / "lightning_logs" / "version_0"
+
+    def images_and_labels(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the images and labels of `val` or `test`, in the order of their file."""
+        prefix = "t10k" if split == "test" else "train"
+        folder = self.data_dir / "MNIST" / "raw"
+        images, labels = idx.read_split(folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte")
+        if split == "val":
+            chosen = np.sort(np.random.default_rng(0).permutation(len(labels))[:VAL_SIZE])
+            images, labels = images[chosen], labels[chosen]
+        return np.asarray(images), labels.astype(np.int64)
+
+    def logits(self, checkpoint: str, split: str) -> NDArray[np.float64]:
+        """Return what a checkpoint's network says of the images of a split, without this project's training code."""
+        (path,) = (self.root / "checkpoints" / "version_0").glob(checkpoint)
+        weights = torch.load(path, weights_only=True)["state_dict"]
+        network = SimpleCNN().eval()
+        network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
+        pixels = self.images_and_labels(split)[0].astype(np.float32) / 255
+        with torch.inference_mode():
+            logits: torch.Tensor = network(torch.from_numpy((pixels - 0.1307) / 0.3081)[:, None])
+        return logits.double().numpy()
+
+    def confusion(self, checkpoint: str, split: str) -> NDArray[np.int64]:
+        """Return the images of a split by label (rows) and answer (columns)."""
+        counts = np.zeros((10, 10), np.int64)
+        np.add.at(counts, (self.images_and_labels(split)[1], self.logits(checkpoint, split).argmax(axis=1)), 1)
+        return counts
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> FinishedRun:
+    """Train for three epochs, the last of which early stopping ends, and test."""
+    root = tmp_path_factory.mktemp("finished")
+    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mnist-lightning"])
+        for args in (["fit", "--data.data_dir", str(digits_dir), *OPTIONS], ["test"]):
+            with pytest.raises(SystemExit) as stopped:
+                main(args)
+            assert stopped.value.code == 0
+    return FinishedRun(root, digits_dir)
+
+
+@pytest.fixture(scope="session")
+def events(finished_run: FinishedRun) -> EventAccumulator:
+    """Return what TensorBoard reads of the run."""
+    return read_events(finished_run.logs)

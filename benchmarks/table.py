@@ -97,6 +97,15 @@ def _scale(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _saving(result: dict[str, Any]) -> list[Row]:
+    rows = [
+        (f"{kind} of a checkpoint", _show(result[key], 0, " ms", 1000), result[key]["n"])
+        for kind, key in (("durable saving", "durable_s"), ("Lightning's plain saving", "plain_s"))
+    ]
+    share = f"{100 * result['extra_share']:.2f} %"
+    return [*rows, ("what durable saving adds to the training time of 5 epochs", share, result["durable_s"]["n"])]
+
+
 def _dashboards(result: dict[str, Any]) -> list[Row]:
     share = result["share_percent"]
     return [
@@ -123,6 +132,7 @@ ROWS = {
     "accuracy_best": _accuracy,
     "startup": _startup,
     "scale": _scale,
+    "saving": _saving,
     "dashboards": _dashboards,
     "latency": _latency,
 }

@@ -61,7 +61,7 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
     from mnist_lightning.inference.page_server import DRAWING_SIDE, PageServer
     from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
 
-    run = in_torch(PixelNetwork(trained.network, trained.spec.mean, trained.spec.std))
+    run = in_torch(PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature))
     names = trained.spec.class_names
 
     def recognise(drawing: bytes) -> dict[str, Any]:

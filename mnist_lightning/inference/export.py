@@ -95,7 +95,7 @@ def _export(options: argparse.Namespace) -> None:
     images, origin = comparison.read_test_images(data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
-    network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
+    network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature)
     data = form.write(network, _metadata(trained, data_dir))
     exported, reference = form.read(data), in_torch(network)
     result = comparison.compare(exported, reference, images)
@@ -126,6 +126,7 @@ def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str
         "class_names": json.dumps(trained.spec.class_names),
         "pixel_mean": repr(trained.spec.mean),
         "pixel_std": repr(trained.spec.std),
+        "temperature": repr(trained.temperature),
         "checkpoint_sha256": checkpoint_file.sha256(trained.path),
         "epoch": str(trained.epoch),
         "made_by": f"mnist-lightning {version('mnist-lightning')}",

@@ -97,8 +97,8 @@ def _read_safetensors(data: bytes) -> Runtime:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     network = SimpleCNN()
     network.load_state_dict(load(data))
-    mean, std = (float(header["__metadata__"][name]) for name in ("pixel_mean", "pixel_std"))
-    return in_torch(PixelNetwork(network.eval(), mean, std))
+    names = ("pixel_mean", "pixel_std", "temperature")
+    return in_torch(PixelNetwork(network.eval(), *(float(header["__metadata__"][name]) for name in names)))
 
 
 def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:

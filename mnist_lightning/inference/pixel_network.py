@@ -21,16 +21,17 @@ class PixelNetwork(nn.Module):
         network: The network, from normalised images to logits.
         mean: Mean pixel of the images it was trained on, scaled to [0, 1].
         std: Standard deviation of the same, positive.
+        temperature: What the logits are divided by before the softmax, positive.
     """
 
-    def __init__(self, network: SimpleCNN, mean: float, std: float) -> None:
+    def __init__(self, network: SimpleCNN, mean: float, std: float, temperature: float = 1.0) -> None:
         super().__init__()
-        self.network, self.mean, self.std = network, mean, std
+        self.network, self.mean, self.std, self.temperature = network, mean, std, temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return float32 logits (N, 10) and probabilities (N, 10) for uint8 images (N, 28, 28)."""
         logits = self.network(normalise(as_images(images), self.mean, self.std))
-        return logits, logits.softmax(dim=1)
+        return logits, (logits / self.temperature).softmax(dim=1)
 
 
 def in_torch(network: nn.Module) -> Runtime:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from mnist_lightning.command_parser import CommandParser
 from mnist_lightning.errors import PictureError, StorageError
 from mnist_lightning.inference.labels import Screen, write_labels
-from mnist_lightning.inference.prediction import UNSURE_BELOW, Prediction
 from mnist_lightning.terminal import printable
 
 if TYPE_CHECKING:
     from mnist_lightning.data.pictures import PreparedPicture
+    from mnist_lightning.inference.prediction import Prediction
 
 PICTURES_AT_ONCE = 16  # between two looks of the user at the screen
 PROGRESS_AFTER_S = 2.0
@@ -74,9 +74,9 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--unsure_below",
         type=_probability,
-        default=UNSURE_BELOW,
         metavar="PROBABILITY",
-        help=f"mark answers of a lower probability as unsure, in [0, 1] (default: {UNSURE_BELOW})",
+        help="mark answers of a lower probability as unsure, in [0, 1] (default: what was fitted on the validation "
+        "images of the checkpoint's training)",
     )
     parser.add_argument("--output", type=_table, metavar="FILE", help="also write the labels to a .csv or .json file")
     parser.add_argument(
@@ -134,14 +134,17 @@ def _check_places(output: Path | None, save_inputs: Path | None) -> None:
             raise StorageError(f"cannot write into {printable(str(save_inputs))}: {error.strerror}") from error
 
 
-def _label(paths: list[Path], options: argparse.Namespace) -> list[tuple[Path, Prediction]]:
+def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, Prediction]]":
     """Label pictures a few at a time, and show each as soon as it is labelled."""
     from tqdm import tqdm
 
     from mnist_lightning.inference.predictor import Predictor
 
     predictor = Predictor.from_run(options.ckpt_path, unsure_below=options.unsure_below)
-    print(f"network: {printable(str(predictor.trained.path))}, epoch {predictor.trained.epoch}")
+    print(
+        f"network: {printable(str(predictor.trained.path))}, epoch {predictor.trained.epoch}; "
+        f"unsure below {predictor.unsure_below:.2f}"
+    )
     screen = Screen(paths, predictor.trained.spec.class_names)
     print(screen.header)
     labelled: list[tuple[Path, Prediction]] = []

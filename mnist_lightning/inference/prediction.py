@@ -1,15 +1,10 @@
-"""What a network says of a picture. No torch, so that a command line can name its defaults at once."""
+"""What a network says of a picture. No torch."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mnist_lightning.data.pictures import PreparedPicture
-
-# Chosen on validation digits in photo-like pictures (`python -m benchmarks.pictures --split val --n 200`: 16 pictures
-# of each; a network of the default config): 97 % of answers are at least as probable, and 99.4 % of these right, as
-# against 99.0 % of its answers to the same digits as MNIST has them; 69 % of the wrong answers are less probable.
-UNSURE_BELOW = 0.9
 
 
 class Guess(NamedTuple):

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, prepare, prepare_file
 from mnist_lightning.inference.pixel_network import PixelNetwork
-from mnist_lightning.inference.prediction import UNSURE_BELOW, Guess, Prediction
+from mnist_lightning.inference.prediction import Guess, Prediction
 from mnist_lightning.inference.trained import TrainedNetwork, load
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 PictureT = TypeVar("PictureT", bound=Picture)
 
+UNSURE_BELOW = 0.9  # where the checkpoint says nothing, because it was trained without validation
 BATCH_SIZE = 500  # images that go through the network at once; bounds the memory
 
 
@@ -29,29 +30,32 @@ class Predictor:
 
     Args:
         trained: A trained network.
-        unsure_below: Probability in [0, 1] below which an answer counts as unsure.
+        unsure_below: Probability in [0, 1] below which an answer counts as unsure; None takes the one that was fitted
+            on the validation images and travels in the checkpoint or, where there were none, 0.9.
 
     Raises:
         ValueError: If the threshold is out of range.
     """
 
-    def __init__(self, trained: TrainedNetwork, unsure_below: float = UNSURE_BELOW) -> None:
+    def __init__(self, trained: TrainedNetwork, unsure_below: float | None = None) -> None:
+        if unsure_below is None:
+            unsure_below = trained.calibration.unsure_below if trained.calibration else UNSURE_BELOW
         if not 0 <= unsure_below <= 1:
             raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self.trained = trained
         self.unsure_below = unsure_below
-        self._network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std)
+        self._network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature)
 
     @classmethod
     def from_run(
-        cls, reference: str = "best", root: str | os.PathLike[str] = ".", unsure_below: float = UNSURE_BELOW
+        cls, reference: str = "best", root: str | os.PathLike[str] = ".", unsure_below: float | None = None
     ) -> "Predictor":
         """Return a predictor with the network of a run.
 
         Args:
             reference: `best` or `last` of the newest run, `version_3/best`, `version_3/last`, or a checkpoint file.
             root: Folder that holds `lightning_logs` and `checkpoints`.
-            unsure_below: Probability in [0, 1] below which an answer counts as unsure.
+            unsure_below: Probability in [0, 1] below which an answer counts as unsure; None takes the checkpoint's own.
 
         Raises:
             CheckpointError: If there is none, or it is damaged or of another network.

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_lightning import checkpoint_file, runs
+from mnist_lightning import calibration, checkpoint_file, runs
+from mnist_lightning.calibration import Calibration
 from mnist_lightning.data.spec import ImageSpec
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.models.cnn import SimpleCNN
@@ -21,6 +22,7 @@ class TrainedNetwork:
         run: The run that trained it, if the checkpoint lies in one.
         epoch: Epoch it was saved in, from 0.
         data_dir: The folder of the data it was trained on, if the checkpoint says so; it may be gone since.
+        calibration: How far its probabilities can be believed, if it was trained with validation.
     """
 
     network: SimpleCNN
@@ -29,6 +31,12 @@ class TrainedNetwork:
     run: runs.Run | None
     epoch: int
     data_dir: Path | None
+    calibration: Calibration | None
+
+    @property
+    def temperature(self) -> float:
+        """What its logits are divided by before the softmax."""
+        return self.calibration.temperature if self.calibration else 1.0
 
 
 def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
@@ -49,7 +57,15 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
     weights = checkpoint["state_dict"]
     network.load_state_dict({name: weights[checkpoint_file.NETWORK_PREFIX + name] for name in network.state_dict()})
     data_dir = _data_dir(checkpoint, located.run.root if located.run else Path())
-    return TrainedNetwork(network.eval(), spec, located.path, located.run, checkpoint["epoch"], data_dir)
+    return TrainedNetwork(
+        network=network.eval(),
+        spec=spec,
+        path=located.path,
+        run=located.run,
+        epoch=checkpoint["epoch"],
+        data_dir=data_dir,
+        calibration=calibration.from_checkpoint(checkpoint),
+    )
 
 
 def _spec(checkpoint: dict[str, Any], path: Path) -> ImageSpec:

@@ -58,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
             inputs = normalise(as_images(images[batch]), MNIST_SPEC.mean, MNIST_SPEC.std)
             torch.autograd.backward(F.cross_entropy(network(inputs), labels[batch]))
             optimizer.step()
-    trained = TrainedNetwork(network.eval(), MNIST_SPEC, Path("digits.ckpt"), None, 1, None)
+    trained = TrainedNetwork(network.eval(), MNIST_SPEC, Path("digits.ckpt"), None, 1, None, None)
     with make_server(trained, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server

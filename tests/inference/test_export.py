@@ -29,7 +29,7 @@ from mnist_lightning.inference.comparison import compare
 from mnist_lightning.inference.latency import Latency, table
 from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime
 from tests.conftest import TEST_COUNT, Command, Outcome
-from tests.inference.conftest import TrainedRun
+from tests.inference.conftest import CALIBRATION, TrainedRun
 
 README = Path(mnist_lightning.__file__).parents[1] / "README.md"
 SUFFIXES = ("onnx", "pt2", "safetensors")
@@ -75,20 +75,22 @@ def test_onnxruntime_gives_lightnings_answers_for_any_number_of_pixel_images(
     assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [28, 28])
     assert [given.name for given in session.get_outputs()] == ["logits", "probabilities"]
     expected = expected_logits(trained_run, images)
+    likely = softmax(expected / CALIBRATION.temperature)
     for count in (1, 2, 17, TEST_COUNT):
         logits, probabilities = session.run(None, {"images": images[:count]})
         # Logits of up to 10 and sums of up to 3,136 products in another order: some units in the last place.
         np.testing.assert_allclose(logits, expected[:count], rtol=0, atol=1e-4)
-        np.testing.assert_allclose(probabilities, softmax(expected[:count]), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(probabilities, likely[:count], rtol=0, atol=1e-4)
 
 
 def test_torch_alone_runs_the_pt2_file(trained_run: TrainedRun, exported: Path, images: NDArray[np.uint8]) -> None:
     module = torch.export.load(exported / "digits.pt2").module()
     expected = expected_logits(trained_run, images)
+    likely = softmax(expected / CALIBRATION.temperature)
     for count in (1, 2, TEST_COUNT):
         logits, probabilities = module(torch.from_numpy(images[:count]))
         np.testing.assert_allclose(logits.detach(), expected[:count], rtol=0, atol=1e-4)
-        np.testing.assert_allclose(probabilities.detach(), softmax(expected[:count]), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(probabilities.detach(), likely[:count], rtol=0, atol=1e-4)
 
 
 def test_safetensors_holds_the_checkpoints_weights_by_the_labs_names(trained_run: TrainedRun, exported: Path) -> None:
@@ -123,6 +125,7 @@ def test_a_file_says_which_run_data_and_classes_it_is_of(trained_run: TrainedRun
         "checkpoint_sha256": hashlib.sha256(trained_run.best.read_bytes()).hexdigest(),
         "pixel_mean": "0.1307",
         "pixel_std": "0.3081",
+        "temperature": "2.0",
         "made_by": f"mnist-lightning {mnist_lightning.__version__}",
     }
 

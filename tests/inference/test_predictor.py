@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from mnist_lightning.data.pictures import prepare
 from mnist_lightning.errors import CheckpointError, PictureError
 from mnist_lightning.inference.predictor import Picture
 from tests.data.drawn import mnist_images, on_paper
-from tests.inference.conftest import TrainedRun
+from tests.inference.conftest import CALIBRATION, TrainedRun
 
 DIGITS = mnist_images(6)
 PAGES = [on_paper(digit) for digit in DIGITS]
@@ -29,7 +30,7 @@ def expected(trained_run: TrainedRun) -> Tensor:
     pixels = np.stack([prepare(page).pixels for page in PAGES])
     with torch.inference_mode():
         logits: Tensor = classifier((torch.from_numpy(pixels)[:, None] / 255 - 0.1307) / 0.3081)
-    return logits.softmax(dim=1)
+    return (logits / CALIBRATION.temperature).softmax(dim=1)
 
 
 def test_a_prediction_is_the_networks_answer_to_the_prepared_picture(predictor: Predictor, expected: Tensor) -> None:
@@ -104,6 +105,8 @@ def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predic
     probability = predictor(PAGES[0]).probability
     for threshold, unsure in {0.0: False, probability: False, min(1.0, probability + 1e-6): True}.items():
         assert Predictor(predictor.trained, threshold)(PAGES[0]).unsure == unsure
+    assert predictor.unsure_below == CALIBRATION.unsure_below
+    assert Predictor(replace(predictor.trained, calibration=None)).unsure_below == 0.9
     with pytest.raises(ValueError, match=r"unsure_below must be in \[0, 1\], got 1.5"):
         Predictor.from_run("best", trained_run.root, unsure_below=1.5)
 

@@ -1,0 +1,210 @@
+"""What the pages show is true: their Python runs, their commands are understood, what they name exists.
+
+The ```python blocks of a page run in order in one namespace; a ```text block right after one is what it prints. They
+run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, and a trained and
+exported run, as `version_0` and `version_3`.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mnist_lightning.cli import COMMANDS, OWN_COMMANDS, main
+from mnist_lightning.data import idx, sources
+from tests.conftest import Command
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("docs", "lightning_logs", "checkpoints")
+PAGES = [ROOT / "README.md", *sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))]
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
+SPAN = re.compile(r"`([^`]+)`")
+UNKNOWN = "--no_such_option"  # what a command line that is right up to its end is refused for
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page.
+
+    Args:
+        language: What stands behind the fence.
+        text: Its lines.
+        line: The line of the page that its text begins on, from 1.
+        output: The text block right after it, or None.
+    """
+
+    language: str
+    text: str
+    line: int
+    output: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    text = page.read_text()
+    matches = list(FENCE.finditer(text))
+    blocks = []
+    for match, following in zip(matches, [*matches, None][1:], strict=True):
+        output = None
+        if following and following["language"] == "text" and not text[match.end() : following.start()].strip():
+            output = textwrap.dedent(following["text"])
+        line = text.count("\n", 0, match.start("text")) + 1
+        blocks.append(Block(match["language"], textwrap.dedent(match["text"]), line, output))
+    return blocks
+
+
+def prose_of(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    return FENCE.sub("", page.read_text())
+
+
+def simple_commands(line: str) -> list[list[str]]:
+    """Return the words of each command of a shell line, such as those around `&&`."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    commands: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("();<>|&"):
+            commands.append([])
+        else:
+            commands[-1].append(word)
+    return commands
+
+
+def shell_commands(page: Path) -> list[list[str]]:
+    """Return the words of each command in a page's sh blocks."""
+    lines = (
+        line
+        for block in blocks_of(page)
+        if block.language == "sh"
+        for line in block.text.replace("\\\n", " ").splitlines()
+    )
+    return [words for line in lines for words in simple_commands(line)]
+
+
+def command_lines(page: Path) -> list[str]:
+    """Return what follows `python -m mnist_lightning` in each command on a page, in blocks and in running text."""
+    spans = [span.split() for span in SPAN.findall(prose_of(page))]
+    written = [*shell_commands(page), *(words for words in spans if "mnist_lightning" in words)]
+    whole = [words[words.index("mnist_lightning") + 1 :] for words in written if "mnist_lightning" in words]
+    short = [words for words in spans if words[0] in (*COMMANDS, *OWN_COMMANDS)]
+    return [shlex.join(words) for words in [*whole, *(words for words in short if words[1:])]]
+
+
+COMMAND_LINES = sorted({line for page in PAGES for line in command_lines(page)})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
+    """A folder with what the pages speak of; the run is trained on the small data."""
+    root = tmp_path_factory.mktemp("project")
+    sources.fetch(sources.MNIST, root / "data", source="bundled")
+    raw = root / "data" / "MNIST" / "raw"
+    Image.fromarray(idx.read_images(raw / "t10k-images-idx3-ubyte")[0]).save(root / "digit.png")
+    small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")
+    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mnist-lightning"])
+        for args in (["fit", *small], ["export", "--format", "onnx"]):
+            with pytest.raises(SystemExit) as stopped:
+                main(args)
+            assert not stopped.value.code
+    for kind in ("lightning_logs", "checkpoints"):
+        shutil.copytree(root / kind / "version_0", root / kind / "version_3")
+    return root
+
+
+@pytest.fixture
+def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to a folder with what the pages speak of, where a test can leave things."""
+    for kind in ("lightning_logs", "checkpoints"):
+        shutil.copytree(project / kind, tmp_path / kind, copy_function=os.link)
+    shutil.copy(project / "digit.png", tmp_path)
+    (tmp_path / "data").symlink_to(project / "data")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+
+
+def by_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.usefixtures("in_project")
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_the_python_of_a_page_runs_and_prints_what_the_page_says(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for block in blocks_of(page):
+        if block.language == "python":
+            # Begun on its own line, so that a traceback names the line of the page.
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True), namespace)
+            printed = capsys.readouterr().out
+            if block.output is not None:
+                assert printed == block.output, f"{page.name}, line {block.line}"
+
+
+@pytest.mark.usefixtures("in_project")
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_the_python_in_a_pages_commands_runs(page: Path) -> None:
+    for words in shell_commands(page):
+        if words[:2] == ["python", "-c"]:
+            exec(words[2], {})
+
+
+@pytest.mark.usefixtures("in_project")
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_a_command_on_a_page_is_understood(command: Command, line: str) -> None:
+    args = shlex.split(line)
+    if "--help" in args:
+        assert command(*args).code == 0
+    else:
+        assert command(*args, UNKNOWN).err.startswith(f"error: unknown option {UNKNOWN}")
+
+
+@pytest.mark.usefixtures("in_project")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fit --model.learning_rate 0.1",
+        "fit --model.lr fast",
+        "fit --config configs/none.yaml",
+        "tset --ckpt_path last",
+        "predict",
+        "export --format jpg",
+        "doctor --fast",
+    ],
+)
+def test_a_command_that_is_wrong_would_be_found(command: Command, line: str) -> None:
+    assert not command(*shlex.split(line), UNKNOWN).err.startswith(f"error: unknown option {UNKNOWN}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_the_programs_that_a_page_names_exist(page: Path) -> None:
+    for file in re.findall(r"`((?:\w+/)+\w+\.py)`", prose_of(page)):
+        homes = (ROOT, ROOT / "mnist_lightning")
+        assert any((home / file).exists() for home in homes), file
+    for name in re.findall(r"python -m (benchmarks\.\w+)", page.read_text()):
+        assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
+
+
+def test_the_pages_show_something_to_check() -> None:
+    blocks = [block for page in PAGES for block in blocks_of(page)]
+    assert {"python", "sh", "text"} <= {block.language for block in blocks}
+    assert any(block.output for block in blocks)
+    assert {"fit --config configs/default.yaml", "test", "fit --ckpt_path last"} <= set(COMMAND_LINES)

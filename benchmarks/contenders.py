@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,33 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn import functional as F
 
 from benchmarks.lab import Lab
-from mnist_lightning import MNISTDataModule, SimpleCNN
+from mnist_lightning import Classifier, MNISTDataModule
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.trainer_cli import TrainerCLI
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.memory import keep_freed_memory
 
 PEAK_SIZE = 1024  # of the matrices whose product measures the machine
-WARM_UP_STEPS = 20
+PREFETCHED = 6  # batches: two by each of two workers, and two to get going
 
 
-def lab_images_per_s(lab: Lab, steps: int) -> float:
-    """Return the lab's speed over a number of steps; the start of its loader workers is not counted."""
-    batches = iter(lab.train_loader)
-    lab.train(islice(batches, WARM_UP_STEPS))
-    start = time.perf_counter()
-    lab.train(islice(batches, steps))
-    return steps * 64 / (time.perf_counter() - start)
+class LabLoop:
+    """The lab's plain script, a few steps at a time.
+
+    Args:
+        lab: The script.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.batches = chain.from_iterable(repeat(lab.train_loader))
+
+    def seconds(self, steps: int) -> float:
+        """Return how long some steps take; what its loader's workers had ready while others ran is not counted."""
+        self.lab.train(islice(self.batches, PREFETCHED))
+        start = time.perf_counter()
+        self.lab.train(islice(self.batches, steps))
+        return time.perf_counter() - start
 
 
 class BareLoop:
@@ -47,37 +57,50 @@ class BareLoop:
         keep_freed_memory()
         self.train_loader, validation = data.train_dataloader(), data.val_dataloader()
         self.val_loaders = validation if isinstance(validation, list) else [validation]
-        network = SimpleCNN(hparams["conv_dropout"], hparams["fc_dropout"])
-        self.network = network.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=hparams["lr"], fused=True)
+        classifier = Classifier(**hparams)
+        self.network = classifier.network.to(memory_format=torch.channels_last)
+        self.optimizer = classifier.make_optimizer(fused=True)
         self.bfloat16 = native_precision(on_gpu=False) == "bf16-mixed"
-        self.epoch = 0
+        self.epoch = -1
+        self._begin_epoch()
 
-    def run_epoch(self) -> dict[str, float]:
-        """Train and validate for an epoch; return the images a second of the training and the seconds of both."""
+    def _begin_epoch(self) -> None:
+        self.epoch += 1
+        self.train_loader.set_epoch(self.epoch)
+        self.batches = iter(self.train_loader)
+        self.loss_sum, self.correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        self.images_seen, self.seconds = 0, 0.0
+
+    def train(self, steps: int | None = None) -> None:
+        """Go on with the epoch for some steps, or to its end."""
         start = time.perf_counter()
         self.network.train()
-        self.train_loader.set_epoch(self.epoch)
-        loss_sum, correct, images_seen = torch.zeros(()), torch.zeros((), dtype=torch.int64), 0
-        for images, labels in self.train_loader:
+        for images, labels in islice(self.batches, steps):
             self.optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
                 logits = self.network(images)
                 loss = F.cross_entropy(logits, labels)
             torch.autograd.backward(loss)
             self.optimizer.step()
-            loss_sum += loss.detach() * len(labels)
-            correct += (logits.argmax(dim=1) == labels).sum()
-            images_seen += len(labels)
-        trained = time.perf_counter()
+            self.loss_sum += loss.detach() * len(labels)
+            self.correct += (logits.argmax(dim=1) == labels).sum()
+            self.images_seen += len(labels)
+        self.seconds += time.perf_counter() - start
+
+    def end_epoch(self) -> dict[str, float]:
+        """End the epoch and validate; return the images a second of the training and the seconds of both."""
+        self.train()
+        images_per_s = self.images_seen / self.seconds
+        start = time.perf_counter()
         self.network.eval()
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             for images, labels in chain(*self.val_loaders):
                 logits = self.network(images)
-                loss_sum += F.cross_entropy(logits, labels)
-                correct += (logits.argmax(dim=1) == labels).sum()
-        self.epoch += 1
-        return {"images_per_s": images_seen / (trained - start), "epoch_s": time.perf_counter() - start}
+                self.loss_sum += F.cross_entropy(logits, labels)
+                self.correct += (logits.argmax(dim=1) == labels).sum()
+        epoch_s = self.seconds + time.perf_counter() - start
+        self._begin_epoch()
+        return {"images_per_s": images_per_s, "epoch_s": epoch_s}
 
     def peak_flops(self) -> float:
         """Return the machine's own rate, now, of a product of matrices at the precision in use, in FLOP a second."""
@@ -92,14 +115,15 @@ class BareLoop:
 
 
 class Turns(Callback):
-    """Measure each epoch of `fit`, and let the others have their turn between two epochs.
+    """Measure each epoch of `fit`, and let the others have their turn every few steps and at its end.
 
     Args:
-        others: Called after each epoch; what it takes is not counted.
+        others: Called with whether the epoch has ended; what it takes is not counted.
+        every: Training steps between two turns; None gives a turn at the end alone.
     """
 
-    def __init__(self, others: Callable[[], None]) -> None:
-        self.others = others
+    def __init__(self, others: Callable[[bool], None], every: int | None = None) -> None:
+        self.others, self.every = others, every
         self.epochs: list[dict[str, float]] = []
         self._start_s = self._trained_s = 0.0
 
@@ -108,6 +132,13 @@ class Turns(Callback):
         if trainer.current_epoch:
             self._end(trainer)
         self._start_s = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop the clock for the others."""
+        if self.every and batch_idx and batch_idx % self.every == 0:
+            start = time.perf_counter()
+            self.others(False)
+            self._start_s += time.perf_counter() - start
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the time of training alone."""
@@ -124,7 +155,7 @@ class Turns(Callback):
         assert isinstance(loader, BatchLoader)
         images = min(len(loader.indices), int(trainer.num_training_batches) * loader.batch_size)
         self.epochs.append({"images_per_s": images / (trained - self._start_s), "epoch_s": now - self._start_s})
-        self.others()
+        self.others(True)
 
 
 class TimedCLI(TrainerCLI):

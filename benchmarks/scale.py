@@ -91,7 +91,7 @@ def measure(data_dir: str, steps: int) -> None:
         def on_train_start(self, *args: Any) -> None:
             self.first_step_s = time.perf_counter()
 
-    clock, base, samples, done = Startup(lambda: None), own_memory_mb(), [0.0], threading.Event()
+    clock, base, samples, done = Startup(lambda ended: None), own_memory_mb(), [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(SAMPLE_S):

@@ -2,13 +2,14 @@
 
     python -m benchmarks.speed [--config configs/default.yaml] [--rounds 5] [--output speed.json]
 
-`fit` runs as a person types it, with progress bar, TensorBoard and checkpoints. Between its epochs the others have
-their turn, each in a process of its own: the bare loop trains and validates for an epoch over the same batches, the
-lab's script takes some steps, and a product of matrices measures what the machine can do at that moment. The first
-round warms up and is not counted.
+`fit` runs as a person types it, with progress bar, TensorBoard and checkpoints. Every hundred steps, some three
+seconds, the others have their turn, each in a process of its own, so that a slow minute of the machine slows all alike:
+the bare loop takes as many steps, with the same batches and arithmetic, the lab's script takes some, and a product of
+matrices measures what the machine can do at that moment. Each epoch is a round; the first warms up and is not counted.
 """
 
 import argparse
+import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -18,11 +19,12 @@ from typing import Any
 import yaml
 
 from benchmarks import report
-from benchmarks.contenders import BareLoop, TimedCLI, Turns, lab_images_per_s, prepared_data, terminal
+from benchmarks.contenders import BareLoop, LabLoop, TimedCLI, Turns, prepared_data, terminal
 from benchmarks.lab import Lab
 
 FLOP_PER_IMAGE = 24.995e6  # forward and backward, without the gradient of the images that nobody needs
-LAB_STEPS = 150
+STEPS = 100  # of `fit` and the bare loop between two turns
+LAB_STEPS = 25
 
 contender: Any = None  # of this process
 
@@ -36,24 +38,32 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
-    hparams = {"lr": 1e-3, "conv_dropout": 0.25, "fc_dropout": 0.5} | config.get("model", {})
     rounds: dict[str, list[dict[str, float]]] = {"lab": [], "bare": [], "peak": []}
     spawn = get_context("spawn")
     lab_options = (str(options.data_dir),)
-    bare_options = (options.data_dir, config.get("data", {}), hparams)
+    bare_options = (options.data_dir, config.get("data", {}), config.get("model", {}))
     with (
         tempfile.TemporaryDirectory(dir=Path.cwd()) as folder,
         ProcessPoolExecutor(1, spawn, initializer=make_lab, initargs=lab_options) as lab,
         ProcessPoolExecutor(1, spawn, initializer=make_bare, initargs=bare_options) as bare,
         terminal(),
     ):
+        peaks: list[float] = []
+        lab_s: list[float] = []
 
-        def others() -> None:
-            rounds["peak"].append({"flops": bare.submit(peak).result()})
-            rounds["bare"].append(bare.submit(bare_epoch).result())
-            rounds["lab"].append({"images_per_s": lab.submit(lab_steps).result()})
+        def others(ended: bool) -> None:
+            peaks.append(bare.submit(peak).result())
+            lab_s.append(lab.submit(lab_turn).result())
+            if not ended:
+                bare.submit(bare_turn).result()
+                return
+            rounds["bare"].append(bare.submit(bare_end).result())
+            rounds["lab"].append({"images_per_s": 64 * LAB_STEPS / statistics.mean(lab_s)})
+            rounds["peak"].append({"flops": statistics.mean(peaks)})
+            peaks.clear()
+            lab_s.clear()
 
-        turns = Turns(others)
+        turns = Turns(others, every=STEPS)
         TimedCLI(
             ["fit", "--config", str(options.config), "--data.data_dir", str(options.data_dir),
              "--trainer.default_root_dir", folder, "--trainer.max_epochs", str(options.rounds + 1),
@@ -103,7 +113,7 @@ def print_figures(rounds: dict[str, list[dict[str, float]]], config: Path) -> No
 def make_lab(data_dir: str) -> None:
     """Prepare the lab's process."""
     global contender
-    contender = Lab(data_dir)
+    contender = LabLoop(Lab(data_dir))
 
 
 def make_bare(data_dir: Path, data_options: dict[str, Any], hparams: dict[str, Any]) -> None:
@@ -112,14 +122,19 @@ def make_bare(data_dir: Path, data_options: dict[str, Any], hparams: dict[str, A
     contender = BareLoop(prepared_data(data_dir, data_options, seed=0), hparams)
 
 
-def lab_steps() -> float:
-    """Return the lab's images a second."""
-    return lab_images_per_s(contender, LAB_STEPS)
+def lab_turn() -> float:
+    """Return the seconds of the lab's steps."""
+    return float(contender.seconds(LAB_STEPS))
 
 
-def bare_epoch() -> dict[str, float]:
-    """Return an epoch of the bare loop."""
-    result: dict[str, float] = contender.run_epoch()
+def bare_turn() -> None:
+    """Let the bare loop go on."""
+    contender.train(STEPS)
+
+
+def bare_end() -> dict[str, float]:
+    """Return an epoch of the bare loop, which ends."""
+    result: dict[str, float] = contender.end_epoch()
     return result
 
 

@@ -165,23 +165,26 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Adam:
         """Return the optimizer; the plateau schedule stays here, for Lightning's handling does not resume exactly."""
         # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (mended after 2.6.6).
+        optimizer = self.make_optimizer(fused=self.trainer.gradient_clip_val is None)
+        self.plateau = ReduceLROnPlateau(
+            optimizer, mode="min", factor=self.plateau_factor, patience=self.plateau_patience
+        )
+        return optimizer
+
+    def make_optimizer(self, *, fused: bool) -> Adam:
+        """Return the optimizer of the network's parameters, fused or not."""
         options: dict[str, Any] = {
             "lr": self.lr,
             "betas": (0.9, self.beta2),
             "weight_decay": self.weight_decay,
             "decoupled_weight_decay": True,
-            "fused": self.trainer.gradient_clip_val is None,
+            "fused": fused,
         }
-        if self.optimizer == "muon":
-            matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][1:-1]
-            others = [parameter for parameter in self.network.parameters() if all(parameter is not m for m in matrices)]
-            optimizer: Adam = Muon(matrices, others, **options)
-        else:
-            optimizer = Adam(self.network.parameters(), **options)
-        self.plateau = ReduceLROnPlateau(
-            optimizer, mode="min", factor=self.plateau_factor, patience=self.plateau_patience
-        )
-        return optimizer
+        if self.optimizer == "adam":
+            return Adam(self.network.parameters(), **options)
+        matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][1:-1]
+        others = [parameter for parameter in self.network.parameters() if all(parameter is not m for m in matrices)]
+        return Muon(matrices, others, **options)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the keeper of the running mean of the weights, for a training that wants one."""

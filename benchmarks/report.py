@@ -1,7 +1,6 @@
 """What every benchmark says of where and on what it ran, and how it prints and files its figures."""
 
 import json
-import math
 import platform
 import statistics
 import subprocess
@@ -29,12 +28,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Return n, mean, standard deviation of the sample, least and greatest of at least one value."""
+def summary(values: Sequence[float]) -> dict[str, float | None]:
+    """Return n, mean, standard deviation of the sample (None for one value), least and greatest of values."""
     return {
         "n": len(values),
         "mean": statistics.mean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else math.nan,
+        "std": statistics.stdev(values) if len(values) > 1 else None,
         "min": min(values),
         "max": max(values),
     }

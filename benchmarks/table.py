@@ -33,7 +33,8 @@ Row = tuple[str, str, int]
 
 
 def _show(summary: dict[str, float], digits: int, unit: str, scale: float = 1) -> str:
-    return f"{scale * summary['mean']:.{digits}f} ± {scale * summary['std']:.{digits}f}{unit}"
+    spread = f" ± {scale * summary['std']:.{digits}f}" if summary["n"] > 1 else ""
+    return f"{scale * summary['mean']:.{digits}f}{spread}{unit}"
 
 
 def _speed(result: dict[str, Any]) -> list[Row]:

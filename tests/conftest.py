@@ -1,6 +1,7 @@
 """Small data that can be learned, and the command line in this process."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 os.environ["JSONARGPARSE_DEPRECATION_WARNINGS"] = "off"
 # The small data gives a thread nothing to do but wait for the others; on a busy machine that wait is long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell has Ctrl-C ignored in what it runs in the background, and so would be what the tests start there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from mnist_lightning.cli import main
 from mnist_lightning.data import idx

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import signal
 import socket
@@ -104,19 +103,22 @@ def test_help_ends_with_an_example(command: Command) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_the_command_serves_until_it_is_told_to_end(trained_run: TrainedRun, number: signal.Signals, code: int) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "mnist_lightning", "demo", "--port", "0"],
         cwd=trained_run.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout
-    said = process.stdout.readline()
-    match = re.fullmatch(r"draw at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", said)
-    assert match, said
-    with socket.create_connection(("127.0.0.1", int(match[1])), timeout=30) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
-    os.kill(process.pid, number)
-    out, err = process.communicate(timeout=30)
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            said = process.stdout.readline()
+            match = re.fullmatch(r"draw at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", said)
+            assert match, said
+            with socket.create_connection(("127.0.0.1", int(match[1])), timeout=30) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
+            process.send_signal(number)
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == code
     assert err == ""
     assert out == ("ended\n" if number == signal.SIGINT else "")

@@ -66,6 +66,9 @@ def main(args: list[str] | None = None) -> None:
         args: The command line without the program's name; None takes `sys.argv`.
     """
     args = sys.argv[1:] if args is None else args
+    for name in ("stdout", "stderr"):  # None where the shell has closed it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
     for stream in (sys.stdout, sys.stderr):  # a name that cannot be encoded must not end the program
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -42,6 +42,17 @@ from mnist_lightning.training.trainer import AutoTrainer
 RESTORE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 NOTE = "# up to step"  # begins the lines that say what a resumption changed
 
+DESCRIPTIONS = {
+    "fit": "Train; the run goes to lightning_logs/version_N and checkpoints/version_N.",
+    "validate": "Score a checkpoint on the validation images.",
+    "test": "Score a checkpoint on the test images, and write test.json, figures and report.html into its run.",
+}
+EXAMPLES = {
+    "fit": "fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5",
+    "validate": "validate --ckpt_path version_3/best",
+    "test": "test --ckpt_path version_3/best",
+}
+
 CKPT_PATH_HELP = (
     "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
     "`fit` goes on in the run's own folders from `last`, and in a run of its own from any other."
@@ -141,6 +152,8 @@ class TrainerCLI(LightningCLI):
         for name, subparser in self._subcommand_parsers.items():
             if name != "fit":
                 subparser.set_defaults({"verbose": False})
+            subparser.description = DESCRIPTIONS[name]
+            subparser.epilog = f"example: python -m mnist_lightning {EXAMPLES[name]}"
             next(action for action in subparser._actions if action.dest == "ckpt_path").help = CKPT_PATH_HELP
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from mnist_lightning import Classifier, SimpleCNN
+from mnist_lightning.trainer_cli import EXAMPLES
 from tests.conftest import TEST_COUNT, Command
 from tests.training.test_resume import scalars
 
@@ -356,10 +357,11 @@ def test_a_profiler_shows_its_table(fit: Command, caplog: pytest.LogCaptureFixtu
     assert "run_training_epoch" in caplog.text
 
 
-def test_help_says_what_a_checkpoint_may_be_called(command: Command) -> None:
+def test_help_says_what_a_checkpoint_may_be_called_and_ends_with_an_example(command: Command) -> None:
     for name in ("fit", "validate", "test"):
         text = " ".join(command(name, "--help").out.split())
         assert "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path" in text
+        assert text.endswith(f"example: python -m mnist_lightning {EXAMPLES[name]}")
 
 
 def test_a_checkpoint_callback_of_ones_own_keeps_to_itself(fit: Command, command: Command, tmp_path: Path) -> None:

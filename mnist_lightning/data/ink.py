@@ -48,7 +48,10 @@ def contrast(grey: Floats, ink: Ink) -> Floats:
 
 
 def without_lines(ink: Floats) -> Floats:
-    """Return a picture's ink (H, W) without the lines that run across it, level or upright to within a few degrees."""
+    """Return a picture's ink (H, W) without the lines that run across it, level or upright to within a few degrees.
+
+    A single line is a stroke, such as a 1, where it ends within the picture or where nothing else is there.
+    """
     return _without_level_lines(_without_level_lines(ink).T).T
 
 
@@ -111,12 +114,23 @@ def _without_level_lines(ink: Floats) -> Floats:
     if not len(lines):
         return ink
     slant = np.rint(rise * (np.arange(width) / width - 0.5)).astype(np.int64)
+    groups = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
+    thin = [line for line in groups if len(line) <= max(2, LINE_THICKNESS * max(height, width))]
+    if len(thin) == 1 and not _reaches_both_edges(mask, thin[0][:, None] + slant):
+        return ink
     out = ink.copy()
-    for line in np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1):
-        if len(line) <= max(2, LINE_THICKNESS * max(height, width)):
-            for row in range(line[0] - 1, line[-1] + 2):
-                _erase_short_runs(out, mask, row + slant, len(line) + 3)
-    return out
+    for line in thin:
+        for row in range(line[0] - 1, line[-1] + 2):
+            _erase_short_runs(out, mask, row + slant, len(line) + 3)
+    return ink if len(thin) == 1 and not (out >= LINE_CONTRAST).any() else out
+
+
+def _reaches_both_edges(mask: Mask, rows: NDArray[np.int64]) -> bool:
+    """Tell whether a line, whose rows (n, W) are given for each column, has ink at both ends."""
+    height, width = mask.shape
+    inked = mask[rows.clip(0, height - 1), np.arange(width)].any(axis=0)
+    part = width // LINE_PARTS
+    return bool(min(inked[:part].mean(), inked[-part:].mean()) >= LINE_COVER)
 
 
 def _best_slope(mask: Mask) -> tuple[int, Floats]:

@@ -157,6 +157,8 @@ def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
             raise PictureError(f"{name}: not a regular file")
         with open(path, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
+    except PictureError:
+        raise
     except FileNotFoundError:
         raise PictureError(f"{name}: no such file or folder") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name

@@ -100,7 +100,7 @@ def prepare_drawing(ink: Pixels) -> Pixels:
         ink: uint8 (H, W), 0 paper, 255 full ink.
 
     Raises:
-        PictureError: If nothing is drawn.
+        PictureError: If nothing is drawn, or only too faintly.
     """
     rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -117,8 +117,8 @@ def _flat(picture: Image.Image | Pixels) -> Image.Image:
             raise PictureError(str(error)) from error
     colours = picture.shape[2:] in ((), (3,), (4,))
     if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or not colours or 0 in picture.shape:
-        given = f"{picture.dtype} {picture.shape}"
-        raise ValueError(f"a picture must be uint8 (H, W), (H, W, 3) or (H, W, 4), none empty, got {given}")
+        given = f"got {picture.dtype} {picture.shape}; list(batch) splits a batch"
+        raise ValueError(f"a picture must be uint8 (H, W), (H, W, 3) or (H, W, 4), none empty, {given}")
     return flattened(Image.fromarray(picture))
 
 
@@ -144,6 +144,8 @@ def _share(box: Box, grey: Pixels) -> Box:
 def _fitted(strokes: Floats) -> Pixels:
     """Return strokes, which have a rim of `RIM`, resized to be `FIELD` pixels long: uint8 (h, w)."""
     strokes = np.clip((strokes - BLACK) / (WHITE - BLACK), 0, 1)
+    if not strokes.any():  # fainter than what counts as ink
+        raise PictureError("no digit found")
     rim = RIM
     scale = FIELD / (max(strokes.shape) - 2 * rim)
     width = stroke_width(strokes) * scale

@@ -87,6 +87,7 @@ class Predictor:
 
         Raises:
             PictureError: If a file cannot be read as a picture, or a picture shows no digit.
+            TypeError: If something else is given.
             ValueError: If an array or a tensor has another type, shape or range.
         """
         if not isinstance(pictures, list | tuple):
@@ -134,6 +135,8 @@ class Predictor:
 def _prepared(picture: Picture, ink: InkChoice) -> PreparedPicture:
     if isinstance(picture, str | os.PathLike):
         return prepare_file(picture, ink)[1]
+    if not isinstance(picture, Image.Image | np.ndarray | Tensor):
+        raise TypeError(f"a picture must be a path, a Pillow image, an array or a tensor, got {type(picture).__name__}")
     return prepare(_array(picture) if isinstance(picture, Tensor) else picture, ink)
 
 

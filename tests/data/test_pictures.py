@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_lightning.data.digit import find_digit
-from mnist_lightning.data.pictures import SIDE, InkChoice, prepare, prepare_file
+from mnist_lightning.data.pictures import SIDE, InkChoice, prepare, prepare_drawing, prepare_file
 from mnist_lightning.errors import PictureError
 from tests.data.drawn import encoded, mnist_images, on_paper
 
@@ -50,6 +50,25 @@ def test_all_but_one_of_mnists_70000_images_come_out_as_they_are() -> None:
     images = np.concatenate([mnist_images(60_000), mnist_images(10_000, file=2)])
     changed = [index for index, image in enumerate(images) if not np.array_equal(prepare(image).pixels, image)]
     assert changed == [19_841]
+
+
+@pytest.mark.parametrize("length", [0.5, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize("slant", [-6, 0, 10])
+@pytest.mark.parametrize("width", [6, 12])
+def test_a_1_that_fills_the_picture_is_no_ruled_line(length: float, slant: int, width: int) -> None:
+    picture = Image.new("L", (200, 200), 255)
+    top, bottom = 100 - 100 * length, 100 + 100 * length
+    ImageDraw.Draw(picture).line([(100 + slant / 2, top), (100 - slant / 2, bottom)], fill=0, width=width)
+    prepared = prepare(picture)
+    assert prepared.ink == "dark"
+    assert extent(prepared.pixels)[0] in (19, 20, 21)  # the field's length, and a rim of grey
+    assert extent(prepared.pixels)[1] <= 7
+
+
+@pytest.mark.parametrize("grey", [1, 7])
+def test_a_drawing_too_faint_to_be_seen_shows_no_digit(grey: int) -> None:
+    with pytest.raises(PictureError, match="no digit found"):
+        prepare_drawing(np.full((280, 280), grey, np.uint8))
 
 
 def test_an_enlarged_digit_comes_back_nearly_as_it_was() -> None:

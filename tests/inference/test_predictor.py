@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,12 @@ def test_the_callers_pixels_are_left_as_they_are(predictor: Predictor) -> None:
     predictor.predict_pixels(images)
     predictor(list(images))
     np.testing.assert_array_equal(images.numpy(), DIGITS)
+
+
+@pytest.mark.parametrize("picture", [None, 3, b"digit.png"])
+def test_what_is_no_picture_is_named(predictor: Predictor, picture: Any) -> None:
+    with pytest.raises(TypeError, match=f"got {type(picture).__name__}"):
+        predictor(picture)
 
 
 def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predictor: Predictor) -> None:

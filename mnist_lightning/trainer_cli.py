@@ -196,8 +196,6 @@ class TrainerCLI(LightningCLI):
         self.config = config
         if command == "fit" and self.located:
             checkpoint_file.check_resumable(self.located.path, self.checkpoint)
-            if self.run:
-                mend(self.run.checkpoints)
             self._exit_if_finished()
             self._tell_changes(parser)
 
@@ -218,6 +216,7 @@ class TrainerCLI(LightningCLI):
         root = Path(options.trainer.default_root_dir or ".")
         if self.located:
             checkpoint_file.check_weights(self.located.path, self.checkpoint, self.model.network.state_dict())
+            self._mend_run()
         extra: list[Callback] = []
         if self.subcommand != "fit":
             assert self.located
@@ -315,8 +314,14 @@ class TrainerCLI(LightningCLI):
             reason = f"no better score in {early_stopping.patience} epochs; a larger --early_stopping.patience goes on"
         else:
             return
+        self._mend_run()
         print(f"{self.run.name if self.run else self.located.path} has finished: {reason}")
         sys.exit(0)
+
+    def _mend_run(self) -> None:
+        """Let the run that goes on catch up with what a kill between a checkpoint and its copies left undone."""
+        if self.command == "fit" and self.run:
+            mend(self.run.checkpoints)
 
     def _tell_changes(self, parser: OptionParser) -> None:
         """Name each option that differs from those the checkpoint was trained with; obey it, or refuse in mid-epoch."""

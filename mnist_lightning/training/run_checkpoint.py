@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.terminal import leave_closed_terminal
@@ -104,7 +105,15 @@ class RunCheckpoint(ModelCheckpoint):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score, also where the folder has another path than when the checkpoint was saved."""
+        """Restore the best score, also where the folder has another path than when the checkpoint was saved.
+
+        Raises:
+            TypeError: If a score is no tensor of a single number.
+        """
+        best = state_dict["best_model_score"]
+        for score in (*state_dict["best_k_models"].values(), *([] if best is None else [best])):
+            if not isinstance(score, Tensor) or score.numel() != 1:
+                raise TypeError("a score that it holds is not a single number")
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

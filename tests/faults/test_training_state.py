@@ -28,7 +28,7 @@ def change(content: dict[str, Any], path: tuple[Any, ...], value: object) -> dic
     node: Any = changed
     for key in path[:-1]:
         node = node[key]
-    if value == path[-1] and isinstance(node, dict):
+    if value is path[-1] and isinstance(node, dict):
         del node[path[-1]]
     else:
         node[path[-1]] = value

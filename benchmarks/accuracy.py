@@ -76,7 +76,7 @@ def run_seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
                           str(options.data_dir), "--trainer.default_root_dir", str(root), threads=threads)  # fmt: skip
         command("test", "--trainer.default_root_dir", str(root), threads=threads)
         (scored,) = root.glob("lightning_logs/*/test.json")
-        result = json.loads(scored.read_text()) | {"train_processor_s": spent_s, "threads": threads}
+        result = json.loads(scored.read_text()) | {"train_processor_s": spent_s, **report.machine(), "threads": threads}
         filed.write_text(json.dumps(result))
     result = json.loads(filed.read_text())
     spent_s = result["train_processor_s"]

@@ -1,4 +1,4 @@
-"""What a start costs: help, version, the package, the first training step, against the imports they rest on.
+"""What a start costs: help, version, the package, a training step, a prediction, against the imports they rest on.
 
     python -m benchmarks.startup [--repeats 10] [--output startup.json]
 
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
 
 from benchmarks import report
 from mnist_lightning import MNISTDataModule
 
 FIRST_STEP = "the first training step"
+PREDICTION = "predict, for one picture"
 STATEMENTS = {
     "python": "pass",
     "import mnist_lightning": "import mnist_lightning",
@@ -48,11 +50,14 @@ def main() -> None:
     commands |= {name: ["-m", "mnist_lightning", name] for name in ("--version", "--help")}
     commands[FIRST_STEP] = ["-c", f"from benchmarks.startup import first_step; first_step({str(options.data_dir)!r})"]
     times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(options.repeats):
-        for name, command in commands.items():
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-            times[name].append(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        commands[PREDICTION] = prepare_prediction(Path(folder), options.data_dir)
+        times[PREDICTION] = []
+        for _ in range(options.repeats):
+            for name, command in commands.items():
+                start = time.perf_counter()
+                subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+                times[name].append(time.perf_counter() - start)
     report.print_table(
         {"what": name, "n": options.repeats, "s": report.plus_minus(values, 2)} for name, values in times.items()
     )
@@ -63,6 +68,19 @@ def main() -> None:
         seconds={name: report.summary(values) for name, values in times.items()},
         first_step_beyond_lightning=report.summary(beyond),
     )
+
+
+def prepare_prediction(root: Path, data_dir: Path) -> list[str]:
+    """Make a checkpoint and a picture; return the command that labels it."""
+    place = ["--data.data_dir", str(data_dir), "--trainer.default_root_dir", str(root)]
+    fit = ["-m", "mnist_lightning", "fit", "--trainer.max_steps", "20", "--data.val_size", "0", *place]
+    subprocess.run([sys.executable, *fit], check=True, stdout=subprocess.DEVNULL)
+    data = MNISTDataModule(str(data_dir))
+    data.setup("test")
+    images, _ = data.test_file
+    Image.fromarray(255 - images[0].numpy()).resize((280, 280)).save(root / "digit.png")
+    checkpoint = root / "checkpoints" / "version_0" / "last.ckpt"
+    return ["-m", "mnist_lightning", "predict", str(root / "digit.png"), "--ckpt_path", str(checkpoint)]
 
 
 def first_step(data_dir: str) -> None:

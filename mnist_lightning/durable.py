@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mnist_lightning.errors import StorageError
+
 
 def replace_file(path: Path, data: bytes) -> None:
     """Give a file new content, whole or not at all.
@@ -45,6 +47,20 @@ def written_beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
         yield publish
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Check that a folder takes files; make it if it is not there.
+
+    Raises:
+        StorageError: If it does not, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def remove_parts(folder: Path) -> None:

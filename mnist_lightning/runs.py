@@ -8,14 +8,13 @@ import contextlib
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from mnist_lightning import durable
 from mnist_lightning.checkpoint_file import matches, read_checkpoint, sha256
-from mnist_lightning.durable import remove_parts
 from mnist_lightning.errors import CheckpointError, ConfigError, StorageError
 from mnist_lightning.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, read_manifest
 from mnist_lightning.terminal import tell
@@ -148,12 +147,7 @@ def check_writable(run: Run) -> None:
         StorageError: If one does not.
     """
     for folder in (run.logs, run.checkpoints):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise StorageError(f"cannot write into {folder}: {error.strerror}") from error
+        durable.check_writable(folder)
 
 
 def lock(run: Run) -> FileLock:
@@ -168,7 +162,7 @@ def lock(run: Run) -> FileLock:
     except Timeout:
         raise ConfigError(f"{run.name} is being trained by another process; wait for it, or start a new run") from None
     for folder in (run.logs, run.checkpoints):
-        remove_parts(folder)
+        durable.remove_parts(folder)
     return guard
 
 

@@ -1,15 +1,50 @@
-"""The options that a checkpoint was trained with: from its run's config or, without one, from the checkpoint itself."""
+"""The options that a run was trained with: saved beside its logs, read from there or from a checkpoint itself."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import CheckpointError
+from mnist_lightning.option_changes import Change
 from mnist_lightning.option_groups import GROUPS
 from mnist_lightning.runs import Located
-from mnist_lightning.terminal import tell
+from mnist_lightning.terminal import printable, tell
 
 CONFIG = "config.yaml"
+NOTE = "# up to step"  # begins the lines that say what a resumption changed
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the complete config of a training run into its log folder, for `fit --config` to use again.
+
+    A resumed run's file holds the options in force; what they were before stands above them, in comments.
+
+    Args:
+        parser: The parser of `fit`.
+        config: What it parsed.
+        folder: The run's log folder.
+        changed: The options that differ from those before, when the run is resumed.
+        step: The optimizer step that it is resumed after.
+    """
+
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, folder: Path, changed: Sequence[Change], step: int
+    ) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.path = folder / CONFIG
+        self.notes = [f"{NOTE} {step}: {change.name} was {change.old!r}" for change in changed]
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file; a resumed run's replaces the one from before."""
+        before = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
+        notes = [line for line in before if line.startswith(NOTE)] + self.notes
+        text = self.parser.dump(self.config, skip_unset=False)
+        replace_file(self.path, "".join(f"{printable(note)}\n" for note in notes).encode() + text.encode())
 
 
 def saved_config(located: Located) -> Path | None:

@@ -5,26 +5,24 @@ everything else to Lightning.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from torch.utils import deterministic
 
 from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.config_guard import check_files, guard_configs, read_config
 from mnist_lightning.data.mnist import MNISTDataModule
-from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
 from mnist_lightning.option_groups import check_options
 from mnist_lightning.option_parser import OptionParser, config_files, shortened
-from mnist_lightning.saved_options import CONFIG, held_options, saved_config, saved_options
+from mnist_lightning.saved_options import SaveConfig, held_options, saved_config, saved_options
 from mnist_lightning.terminal import printable
 from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
@@ -40,7 +38,6 @@ from mnist_lightning.training.trainer import AutoTrainer
 
 # What restoring a state that is none of this program's ends in.
 RESTORE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
-NOTE = "# up to step"  # begins the lines that say what a resumption changed
 
 DESCRIPTIONS = {
     "fit": "Train; the run goes to lightning_logs/version_N and checkpoints/version_N.",
@@ -57,34 +54,6 @@ CKPT_PATH_HELP = (
     "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
     "`fit` goes on in the run's own folders from `last`, and in a run of its own from any other."
 )
-
-
-class SaveConfig(SaveConfigCallback):
-    """Write the complete config of a training run into its log folder, for `fit --config` to use again.
-
-    A resumed run's file holds the options in force; what they were before stands above them, in comments.
-
-    Args:
-        parser: The parser of `fit`.
-        config: What it parsed.
-        folder: The run's log folder.
-        changed: The options that differ from those before, when the run is resumed.
-        step: The optimizer step that it is resumed after.
-    """
-
-    def __init__(
-        self, parser: LightningArgumentParser, config: Namespace, folder: Path, changed: Sequence[Change], step: int
-    ) -> None:
-        super().__init__(parser, config, save_to_log_dir=False)
-        self.path = folder / CONFIG
-        self.notes = [f"{NOTE} {step}: {change.name} was {change.old!r}" for change in changed]
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file; a resumed run's replaces the one from before."""
-        before = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
-        notes = [line for line in before if line.startswith(NOTE)] + self.notes
-        text = self.parser.dump(self.config, skip_unset=False)
-        replace_file(self.path, "".join(f"{printable(note)}\n" for note in notes).encode() + text.encode())
 
 
 class TrainerCLI(LightningCLI):

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "option_parser": set(),
     "option_changes": set(),
     "option_groups": {"data", "training", "option_parser"},
-    "saved_options": {"runs", "option_groups"},
+    "saved_options": {"runs", "durable", "option_groups", "option_changes"},
     "trainer_cli": {
         "models",
         "data",

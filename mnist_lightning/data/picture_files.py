@@ -35,7 +35,7 @@ DECODING_ERRORS = (
     SyntaxError,
     MemoryError,
     ValueError,
-    NotImplementedError,
+    NotImplementedError,  # what the base class of decoders in Python answers for one that lacks a method
     OverflowError,
     KeyError,
     IndexError,

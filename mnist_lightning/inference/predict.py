@@ -6,12 +6,12 @@ Nothing heavy is imported before it is needed: `--help` answers at once.
 import argparse
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_lightning.command_parser import CommandParser
+from mnist_lightning.durable import check_writable
 from mnist_lightning.errors import PictureError, StorageError
 from mnist_lightning.inference.labels import Screen, write_labels
 from mnist_lightning.terminal import printable
@@ -126,12 +126,7 @@ def _check_places(output: Path | None, save_inputs: Path | None) -> None:
     if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
         raise StorageError(f"cannot write {printable(str(output))}: not in a folder that can be written")
     if save_inputs:
-        try:
-            save_inputs.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=save_inputs):
-                pass
-        except OSError as error:
-            raise StorageError(f"cannot write into {printable(str(save_inputs))}: {error.strerror}") from error
+        check_writable(save_inputs)
 
 
 def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, Prediction]]":

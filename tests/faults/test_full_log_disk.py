@@ -9,17 +9,12 @@ import torch
 
 from mnist_lightning import checkpoint_file, runs
 from tests.conftest import Command
+from tests.faults.disks import mount
 from tests.training.conftest import read_events
 
 TAGS = ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate")
 PICTURES = ("Training images", "Validation/confusion matrix", "Validation/worst images")
 EPOCHS = 4
-
-
-def mount(*options: str) -> None:
-    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ the care that checkpoints are read with.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
@@ -21,7 +21,7 @@ MAX_DEPTH = 20
 # Packages whose classes a config may name (`trainer.callbacks`, `trainer.logger`, …). Add your own here.
 IMPORTABLE = ("mnist_lightning", "lightning.pytorch", "lightning.fabric", "torch.optim", "torch.nn")
 
-_read_yaml = get_loader("yaml")
+_parser_reads = get_loader("yaml")
 
 
 def guard_configs() -> None:
@@ -60,8 +60,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} has {path.stat().st_size:,} bytes; a config has at most {MAX_CHARACTERS:,}")
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_excess(text)
-        content: Any = _read_yaml(text)
+        content: Any = _load(text)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text") from error
     except ConfigError as error:
@@ -71,16 +70,24 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}{line} is not YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
+    if not content or not _is_options(content):
         raise ConfigError(f"{path} holds no options; a config has lines such as `seed_everything: 0`")
-    if key := next((key for key, value in content.items() if isinstance(value, list)), None):
-        raise ConfigError(f"{path}: {key} holds a list, where options are expected")
-    return content
+    for key, value in content.items():
+        if isinstance(value, list | dict) and not _is_options(value):
+            raise ConfigError(f"{path}: {key} holds {value!r:.80}, where options are expected")
+    return cast(dict[str, Any], content)
+
+
+def _is_options(content: object) -> bool:
+    return isinstance(content, dict) and all(isinstance(key, str) for key in content)
 
 
 def _load(text: str) -> Any:
     _refuse_excess(text)
-    return _read_yaml(text)
+    try:
+        return _parser_reads(text)
+    except TypeError as error:  # the parser's own, on a lone key that is no text, such as `1:`
+        raise ConfigError("a config's lines start with the name of an option") from error
 
 
 def _refuse_excess(text: str) -> None:

@@ -50,7 +50,8 @@ def contrast(grey: Floats, ink: Ink) -> Floats:
 def without_lines(ink: Floats) -> Floats:
     """Return a picture's ink (H, W) without the lines that run across it, level or upright to within a few degrees.
 
-    A single line is a stroke, such as a 1, where it ends within the picture or where nothing else is there.
+    A single line is a stroke, such as a 1, where nothing else is there, or where it ends within the picture and another
+    stroke, such as its foot, hangs on it.
     """
     return _without_level_lines(_without_level_lines(ink).T).T
 
@@ -116,13 +117,16 @@ def _without_level_lines(ink: Floats) -> Floats:
     slant = np.rint(rise * (np.arange(width) / width - 0.5)).astype(np.int64)
     groups = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
     thin = [line for line in groups if len(line) <= max(2, LINE_THICKNESS * max(height, width))]
-    if len(thin) == 1 and not _reaches_both_edges(mask, thin[0][:, None] + slant):
-        return ink
     out = ink.copy()
+    crossed = False
     for line in thin:
         for row in range(line[0] - 1, line[-1] + 2):
-            _erase_short_runs(out, mask, row + slant, len(line) + 3)
-    return ink if len(thin) == 1 and not (out >= LINE_CONTRAST).any() else out
+            crossed |= _erase_short_runs(out, mask, row + slant, len(line) + 3)
+    if len(thin) == 1:
+        has_strokes = crossed and not _reaches_both_edges(mask, thin[0][:, None] + slant)
+        if has_strokes or not (out >= LINE_CONTRAST).any():
+            return ink
+    return out
 
 
 def _reaches_both_edges(mask: Mask, rows: NDArray[np.int64]) -> bool:
@@ -150,8 +154,12 @@ def _best_slope(mask: Mask) -> tuple[int, Floats]:
     return int(rises[best]), covers[best]
 
 
-def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest: int) -> None:
-    """Erase in each column the upright run of ink through a given row, unless it is longer: then a stroke crosses."""
+def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest: int) -> bool:
+    """Erase in each column the upright run of ink through a given row, unless it is longer: then a stroke crosses.
+
+    Returns:
+        Whether one does.
+    """
     height, width = mask.shape
     reach = longest + 1
     places = rows + np.arange(-reach, reach + 1)[:, None]  # (2 * reach + 1, W)
@@ -161,5 +169,7 @@ def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest:
     above = np.logical_and.accumulate(inked[reach::-1])[:0:-1]
     below = np.logical_and.accumulate(inked[reach:])
     run = np.concatenate([above, below])
-    run &= run.sum(axis=0) <= longest
+    is_short = run.sum(axis=0) <= longest
+    run &= is_short
     ink[places[run], columns[run]] = 0
+    return not is_short.all()

@@ -20,6 +20,7 @@ LINE_CONTRAST = 0.15
 LINE_COVER = 0.6
 LINE_THICKNESS = 0.06
 LINE_SLOPE = 0.08
+STROKE_CONTRAST = 0.75  # of full ink: a pen's stroke is darker in its middle, a printed line fainter
 LINE_PARTS = 16  # a line's course is looked at in so many parts of the width
 
 
@@ -50,8 +51,8 @@ def contrast(grey: Floats, ink: Ink) -> Floats:
 def without_lines(ink: Floats) -> Floats:
     """Return a picture's ink (H, W) without the lines that run across it, level or upright to within a few degrees.
 
-    A single line is a stroke, such as a 1, where nothing else is there, or where it ends within the picture and another
-    stroke, such as its foot, hangs on it.
+    A single line is a stroke, such as a 1, where nothing else is there, or where it is as dark as strokes are and ends
+    within the picture.
     """
     return _without_level_lines(_without_level_lines(ink).T).T
 
@@ -118,23 +119,22 @@ def _without_level_lines(ink: Floats) -> Floats:
     groups = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
     thin = [line for line in groups if len(line) <= max(2, LINE_THICKNESS * max(height, width))]
     out = ink.copy()
-    crossed = False
     for line in thin:
         for row in range(line[0] - 1, line[-1] + 2):
-            crossed |= _erase_short_runs(out, mask, row + slant, len(line) + 3)
-    if len(thin) == 1:
-        has_strokes = crossed and not _reaches_both_edges(mask, thin[0][:, None] + slant)
-        if has_strokes or not (out >= LINE_CONTRAST).any():
-            return ink
+            _erase_short_runs(out, mask, row + slant, len(line) + 3)
+    if len(thin) == 1 and (_is_stroke(ink, thin[0][:, None] + slant) or not (out >= LINE_CONTRAST).any()):
+        return ink
     return out
 
 
-def _reaches_both_edges(mask: Mask, rows: NDArray[np.int64]) -> bool:
-    """Tell whether a line, whose rows (n, W) are given for each column, has ink at both ends."""
-    height, width = mask.shape
-    inked = mask[rows.clip(0, height - 1), np.arange(width)].any(axis=0)
+def _is_stroke(ink: Floats, rows: NDArray[np.int64]) -> bool:
+    """Tell whether a line, whose rows (n, W) are given for each column, is dark and ends within the picture."""
+    height, width = ink.shape
+    course = ink[rows.clip(0, height - 1), np.arange(width)].max(axis=0)
+    inked = course >= LINE_CONTRAST
     part = width // LINE_PARTS
-    return bool(min(inked[:part].mean(), inked[-part:].mean()) >= LINE_COVER)
+    reaches_both_edges = min(inked[:part].mean(), inked[-part:].mean()) >= LINE_COVER
+    return bool(not reaches_both_edges and np.median(course[inked]) >= STROKE_CONTRAST)
 
 
 def _best_slope(mask: Mask) -> tuple[int, Floats]:
@@ -154,12 +154,8 @@ def _best_slope(mask: Mask) -> tuple[int, Floats]:
     return int(rises[best]), covers[best]
 
 
-def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest: int) -> bool:
-    """Erase in each column the upright run of ink through a given row, unless it is longer: then a stroke crosses.
-
-    Returns:
-        Whether one does.
-    """
+def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest: int) -> None:
+    """Erase in each column the upright run of ink through a given row, unless it is longer: then a stroke crosses."""
     height, width = mask.shape
     reach = longest + 1
     places = rows + np.arange(-reach, reach + 1)[:, None]  # (2 * reach + 1, W)
@@ -169,7 +165,5 @@ def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest:
     above = np.logical_and.accumulate(inked[reach::-1])[:0:-1]
     below = np.logical_and.accumulate(inked[reach:])
     run = np.concatenate([above, below])
-    is_short = run.sum(axis=0) <= longest
-    run &= is_short
+    run &= run.sum(axis=0) <= longest
     ink[places[run], columns[run]] = 0
-    return not is_short.all()

@@ -246,6 +246,7 @@ def lines(*, upright: bool = False, gap: int = 57, thickness: int = 3, slope: fl
 DOWN, ACROSS = np.mgrid[:HEIGHT, :WIDTH]
 SHADOW = 1 - 0.5 / (1 + np.exp(-(ACROSS + 0.6 * DOWN - 440) / 10))  # soft, at a slant through the digit
 NOISE = np.random.default_rng(3).normal(0, 10, (HEIGHT, WIDTH))
+SHORT_MARGIN = (abs(ACROSS - 400) < 2) & (abs(DOWN - HEIGHT / 2) < 0.45 * HEIGHT)
 TABLE = (ACROSS < 14) | (DOWN > HEIGHT - 20) | (ACROSS > WIDTH - 5 - DOWN // 60)
 
 NUISANCES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -257,6 +258,7 @@ NUISANCES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "dark ruled lines": lambda picture: np.where(lines(slope=-0.01), np.minimum(picture, 60), picture),
     "squared paper": lambda picture: np.where(lines() | lines(upright=True), np.minimum(picture, 150), picture),
     "a margin": lambda picture: np.where(lines(upright=True, gap=500, slope=0.02), np.minimum(picture, 90), picture),
+    "a margin through the digit": lambda picture: np.where(SHORT_MARGIN, np.minimum(picture, 130), picture),
     "a table's edge": lambda picture: np.where(TABLE, 60, picture),
     "dust": lambda picture: np.where(np.random.default_rng(4).random(picture.shape) < 1e-4, 40, picture),
     "blur": lambda picture: np.asarray(

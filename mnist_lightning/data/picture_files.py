@@ -19,7 +19,8 @@ from mnist_lightning.errors import PictureError
 from mnist_lightning.terminal import printable
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+PHONES_SUFFIXES = (".heic", ".heif", ".avif")  # not read, but a person who has them wants to be told
 
 SHEET_SUFFIX = ".input.png"  # of what `predict --save_inputs` writes: no picture to label
 
@@ -59,8 +60,9 @@ UPRIGHT = {  # what undoes each EXIF orientation
 def find_pictures(places: Sequence[str]) -> tuple[list[Path], list[PictureError]]:
     """Return the picture files that files and folders name, and what is wrong with some of these.
 
-    A file is taken whatever it is called. Of a folder and all folders in it, the files with a suffix of `SUFFIXES` are
-    taken, in the order of their names; hidden ones, and folders behind symbolic links, are left out.
+    A file is taken whatever it is called. Of a folder and all folders in it, the files with a suffix of `SUFFIXES` or
+    `PHONES_SUFFIXES` are taken, in the order of their names; hidden ones, and folders behind symbolic links, are left
+    out.
 
     Args:
         places: Paths of files and folders.
@@ -72,13 +74,18 @@ def find_pictures(places: Sequence[str]) -> tuple[list[Path], list[PictureError]
         faults.append(PictureError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}"))
 
     for place in places:
+        if not place:
+            faults.append(PictureError("an empty name names no picture"))
+            continue
         if not os.path.isdir(place):
             paths.append(Path(place))
             continue
         found = []
         for folder, subfolders, names in os.walk(place, onerror=note):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            pictures = sorted(name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+            pictures = sorted(
+                name for name in names if name.lower().endswith(SUFFIXES + PHONES_SUFFIXES) and not name.startswith(".")
+            )
             found += [Path(folder, name) for name in pictures if not name.endswith(SHEET_SUFFIX)]
         if not found:
             faults.append(PictureError(f"{printable(place)}: no pictures in it ({', '.join(SUFFIXES)})"))

@@ -5,6 +5,8 @@ Nothing heavy is imported before it is needed: `--help` answers at once.
 
 import argparse
 import ipaddress
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mnist_lightning.command_parser import CommandParser
@@ -36,7 +38,8 @@ def main(args: list[str]) -> int:
         host, port = server.server_address[:2]
         print(f"draw at http://{_for_a_browser(str(host))}:{port}/ (Ctrl-C ends it)", flush=True)
         if not ipaddress.ip_address(str(host)).is_loopback:
-            print(f"{options.host} is not this machine alone: whoever reaches it can use the page", flush=True)
+            elsewhere = f"; from elsewhere at http://{address}:{port}/" if (address := _address_outside()) else ""
+            print(f"whoever reaches {options.host} can use the page{elsewhere}", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -76,7 +79,11 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
             "pixels": image.ravel().tolist(),
         }
 
-    about = {"class_names": names, "checkpoint": f"{trained.path}, epoch {trained.epoch}"}
+    about = {
+        "class_names": names,
+        "checkpoint": f"{trained.path}, epoch {trained.epoch}",
+        "unsure_below": trained.unsure_below,
+    }
     try:
         return PageServer(host, port, about, recognise)
     except OSError as error:
@@ -102,6 +109,14 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) < 2**16:
         return int(text)
     raise argparse.ArgumentTypeError(f"must be a whole number in [0, 65535], got {text}")
+
+
+def _address_outside() -> str | None:
+    """Return the address that this machine has on its network; None where there is no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # nothing is sent; RFC 5737 gives the address to nobody
+        return str(probe.getsockname()[0])
+    return None
 
 
 def _for_a_browser(host: str) -> str:

@@ -36,7 +36,10 @@ class Screen:
 
     def line(self, path: Path, prediction: Prediction) -> str:
         """Return the line of a picture: its three most probable classes, its ink, and whether the label is unsure."""
-        guesses = (f"{guess.label:{self.label_width}} {guess.probability:8.2%}" for guess in prediction.top3)
+        # Rounded, what is not quite certain would be shown as certain.
+        guesses = (
+            f"{guess.label:{self.label_width}} {min(guess.probability, 0.9999):8.2%}" for guess in prediction.top3
+        )
         ink = prediction.seen.ink if prediction.seen else ""
         unsure = "unsure" if prediction.unsure else ""
         return f"{printable(str(path)):{self.file_width}}  {'  '.join(guesses)}  {ink:5}  {unsure}".rstrip()

@@ -112,7 +112,9 @@ def _run(options: argparse.Namespace) -> int:
     unsure = sum(prediction.unsure for _, prediction in labelled)
     print(f"{len(labelled)} labelled, {unsure} of them unsure; {failed} failed")
     if not labelled:
-        return NOTHING_LABELLED  # and a table from before is kept
+        if options.output and options.output.exists():
+            print(f"{printable(str(options.output))} is left as it was")
+        return NOTHING_LABELLED
     if options.output:
         write_labels(options.output, labelled)
         print(f"labels: {printable(str(options.output))}")

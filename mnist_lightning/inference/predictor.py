@@ -19,7 +19,6 @@ from mnist_lightning.inference.trained import TrainedNetwork, load
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 PictureT = TypeVar("PictureT", bound=Picture)
 
-UNSURE_BELOW = 0.9  # where the checkpoint says nothing, because it was trained without validation
 BATCH_SIZE = 500  # images that go through the network at once; bounds the memory
 
 
@@ -39,7 +38,7 @@ class Predictor:
 
     def __init__(self, trained: TrainedNetwork, unsure_below: float | None = None) -> None:
         if unsure_below is None:
-            unsure_below = trained.calibration.unsure_below if trained.calibration else UNSURE_BELOW
+            unsure_below = trained.unsure_below
         if not 0 <= unsure_below <= 1:
             raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self.trained = trained

@@ -10,6 +10,8 @@ from mnist_lightning.data.spec import ImageSpec
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.models.cnn import SimpleCNN
 
+UNSURE_BELOW = 0.9  # where the checkpoint says nothing, because it was trained without validation
+
 
 @dataclass(frozen=True)
 class TrainedNetwork:
@@ -37,6 +39,11 @@ class TrainedNetwork:
     def temperature(self) -> float:
         """What its logits are divided by before the softmax."""
         return self.calibration.temperature if self.calibration else 1.0
+
+    @property
+    def unsure_below(self) -> float:
+        """The probability in [0, 1] below which its answers count as unsure."""
+        return self.calibration.unsure_below if self.calibration else UNSURE_BELOW
 
 
 def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:

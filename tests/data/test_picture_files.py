@@ -144,13 +144,19 @@ def test_a_large_photo_is_made_smaller_and_its_digit_still_found(tmp_path: Path,
 
 
 def test_a_folder_gives_all_its_pictures_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "deep/c.tiff", "notes.txt", ".hidden.png", ".git/d.png", "a.jpg.input.png"):
+    for name in ("b.PNG", "a.jpg", "d/c.tiff", "notes.txt", ".hidden.png", ".git/d.png", "a.jpg.input.png", "e.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     named = tmp_path / "notes.txt"
     found, faults = find_pictures([str(tmp_path), str(named)])
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["a.jpg", "b.PNG", "deep/c.tiff", "notes.txt"]
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a.jpg", "b.PNG", "e.heic", "d/c.tiff", "notes.txt"]
     assert not faults
+
+
+def test_an_empty_name_is_a_fault() -> None:
+    found, faults = find_pictures([""])
+    assert not found
+    assert [str(fault) for fault in faults] == ["an empty name names no picture"]
 
 
 def test_a_folder_without_pictures_is_a_fault(tmp_path: Path) -> None:
@@ -158,7 +164,7 @@ def test_a_folder_without_pictures_is_a_fault(tmp_path: Path) -> None:
     found, faults = find_pictures([str(tmp_path)])
     assert not found
     assert [str(fault) for fault in faults] == [
-        f"{tmp_path}: no pictures in it (.png, .jpg, .jpeg, .bmp, .webp, .tif, .tiff, .gif)"
+        f"{tmp_path}: no pictures in it (.png, .jpg, .jpeg, .jfif, .bmp, .webp, .tif, .tiff, .gif)"
     ]
 
 

@@ -13,6 +13,7 @@ from mnist_lightning.data.pictures import prepare_drawing
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.errors import ConfigError, PictureError
 from mnist_lightning.inference.demo import make_server
+from mnist_lightning.inference.page_server import PageServer
 from mnist_lightning.inference.trained import TrainedNetwork, load
 from mnist_lightning.models.cnn import SimpleCNN
 from tests.conftest import Command
@@ -61,7 +62,7 @@ def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
     assert answer["pixels"] == prepare_drawing(ink).ravel().tolist()
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-6)
     assert answer["label"] == str(np.argmax(answer["probabilities"]))
-    assert about == {"class_names": list("0123456789"), "checkpoint": "x.ckpt, epoch 3"}
+    assert about == {"class_names": list("0123456789"), "checkpoint": "x.ckpt, epoch 3", "unsure_below": 0.9}
 
 
 def test_a_port_in_use_is_named(command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +100,20 @@ def test_help_ends_with_an_example(command: Command) -> None:
     outcome = command("demo", "--help")
     assert outcome.code == 0
     assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning demo --")
+
+
+def test_a_page_for_others_names_an_address_that_they_can_open(
+    command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained_run.root)
+    monkeypatch.setattr(PageServer, "serve_forever", lambda server: None)
+    outcome = command("demo", "--host", "0.0.0.0", "--port", "0")
+    port = re.search(r"draw at http://localhost:(\d+)/", outcome.out)
+    assert port, outcome.out
+    assert re.search(r"whoever reaches 0\.0\.0\.0 can use the page", outcome.out)
+    for address in re.findall(r"from elsewhere at http://(.*):", outcome.out):  # where there is a network
+        with socket.create_server((address, 0)):  # only an address of this machine can be listened on
+            pass
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])

@@ -148,6 +148,22 @@ def test_a_digit_drawn_with_the_mouse_is_recognised(page: webdriver.Chrome, stro
     assert max(seen_pixels(page)) > 200
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.1])
+def test_an_answer_below_the_threshold_is_marked(
+    page: webdriver.Chrome, server: PageServer, monkeypatch: pytest.MonkeyPatch, threshold: float
+) -> None:
+    about, kind = server.pages["/network"]
+    about = json.dumps(json.loads(about) | {"unsure_below": threshold}).encode()
+    monkeypatch.setitem(server.pages, "/network", (about, kind))
+    page.refresh()
+    wait_until_ready(page)
+    mark = page.find_element(By.ID, "unsure")
+    assert not mark.is_displayed()
+    draw(page, SEVEN)
+    wait_for_label(page, "7")
+    assert mark.is_displayed() == (threshold > 1)
+
+
 def test_the_page_answers_while_the_pen_is_still_down(page: webdriver.Chrome) -> None:
     paper = page.find_element(By.ID, "drawing")
     ActionChains(page).move_to_element(paper).click_and_hold().move_by_offset(0, 60).perform()

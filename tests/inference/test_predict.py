@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from mnist_lightning import Predictor
+from mnist_lightning.inference.labels import Screen
+from mnist_lightning.inference.prediction import Guess, Prediction
 from tests.conftest import Command
 from tests.data.drawn import mnist_images, mnist_labels, on_paper
 from tests.inference.conftest import TrainedRun
@@ -96,6 +98,16 @@ def test_where_no_picture_can_be_labelled_the_exit_code_is_4_and_an_earlier_tabl
     assert outcome.code == 4
     assert outcome.err.count("\n") == 1
     assert Path("labels.csv").read_text() == "precious"
+    assert outcome.out.splitlines()[-1] == "labels.csv is left as it was"
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"), [(0.5, "50.00%"), (0.99984, "99.98%"), (0.99996, "99.99%"), (1.0, "99.99%")]
+)
+def test_no_answer_is_shown_as_certain(probability: float, shown: str) -> None:
+    guesses = (Guess("7", probability), Guess("1", 0.0), Guess("2", 0.0))
+    prediction = Prediction("7", probability, guesses, unsure=False, index=7)
+    assert Screen([Path("a.png")], "0123456789").line(Path("a.png"), prediction).split()[2] == shown
 
 
 def test_the_sheets_show_the_picture_beside_what_the_network_saw(command: Command, photos: Path) -> None:

@@ -12,6 +12,7 @@ const pen = document.getElementById("pen"); // the keyboard's
 const answer = document.getElementById("answer");
 const seen = document.getElementById("seen").getContext("2d");
 let bars = [];
+let unsureBelow = 0;
 let shown = null; // the answer
 let stroke = null; // where the pointer's stroke is
 let keyPen = KEY_START;
@@ -115,6 +116,7 @@ function show(result) {
   (result?.pixels ?? new Array(784).fill(0)).forEach((grey, pixel) => image.data.set([grey, grey, grey, 255], 4 * pixel));
   seen.putImageData(image, 0, 0);
   answer.textContent = result?.label ?? "…";
+  document.getElementById("unsure").hidden = !result || Math.max(...result.probabilities) >= unsureBelow;
   bars.forEach(({ row, bar, value }, label) => {
     const probability = result?.probabilities[label] ?? 0;
     bar.style.width = `${100 * probability}%`;
@@ -126,6 +128,7 @@ function show(result) {
 async function start() {
   const network = await (await fetch("network")).json();
   document.getElementById("network").textContent = network.checkpoint;
+  unsureBelow = network.unsure_below;
   bars = network.class_names.map((name) => {
     const row = document.createElement("li");
     const [label, track, bar, value] = ["label", "track", "bar", "value"].map((kind) => {

@@ -46,7 +46,7 @@ def main() -> None:
     groups = [score(group, labels) for group in torch.split(probabilities, GROUP) if len(group) == GROUP]
     report.print_table(
         [
-            {"what": "one network, final weights", "n": len(accuracies), "test accuracy, %": percent(accuracies)},
+            {"what": "one network", "n": len(accuracies), "test accuracy, %": percent(accuracies)},
             {"what": f"{GROUP} networks together", "n": len(groups), "test accuracy, %": percent(groups)},
             {
                 "what": f"all {options.seeds} together",

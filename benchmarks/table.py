@@ -72,11 +72,12 @@ def _time(result: dict[str, Any]) -> list[Row]:
 
 def _accuracy(result: dict[str, Any]) -> list[Row]:
     accuracy, n = result["test_accuracy"], result["test_accuracy"]["n"]
+    scored = {"best": "best checkpoint", "last": "final weights"}[Path(result["seeds"][0]["checkpoint"]).stem]
     rows = [
-        (f"test accuracy of `{result['config']}`, final weights", _show(accuracy, 3, " %", 100), n),
+        (f"test accuracy of `{result['config']}`, {scored}", _show(accuracy, 3, " %", 100), n),
         (f"all {n} of these networks together", f"{100 * result['ensemble_of_all']:.2f} %", 1),
     ]
-    if groups := result["ensembles_of_5"]:
+    if len(groups := result["ensembles_of_5"]) > 1:
         rows.append(("five of them together", ", ".join(f"{100 * group:.2f} %" for group in groups), len(groups)))
     return rows
 
@@ -115,27 +116,50 @@ def _dashboards(result: dict[str, Any]) -> list[Row]:
 
 
 def _latency(result: dict[str, Any]) -> list[Row]:
-    return [
-        (
-            f"an answer of {one['runtime']} for a batch of {one['batch_size']}, {one['threads']} thread"
-            f"{'s' if one['threads'] > 1 else ''}, median",
-            f"{one['median_ms']:.2f} ms",
-            one["repeats"],
-        )
-        for one in result["latencies"]
-    ]
+    rows: list[Row] = []
+    kinds = dict.fromkeys((one["threads"], one["batch_size"], one["repeats"]) for one in result["latencies"])
+    for threads, size, repeats in kinds:
+        times = [
+            f"{one['runtime']} {one['median_ms']:.2f}"
+            for one in result["latencies"]
+            if (one["threads"], one["batch_size"]) == (threads, size)
+        ]
+        what = f"{threads} thread{'s' if threads > 1 else ''}, {size} image{'s' if size > 1 else ''}: median time"
+        rows.append((what, ", ".join(times) + " ms", repeats))
+    return rows
+
+
+def _pictures(result: dict[str, Any]) -> list[Row]:
+    plain, *photos = result["pictures"]
+    others = [row for row in photos if row["picture"].startswith("8×8")]
+    single = sorted((row for row in photos if row not in others and row["picture"] != "all"), key=_share_right)
+    everything = [row for row in photos if row["picture"] == "all"]
+    rows: list[Row] = [("right, of test digits as MNIST has them", f"{_share_right(plain):.1f} %", plain["n"])]
+    if single:
+        worst, best = single[0], single[-1]
+        shown = f"{_share_right(worst):.1f} ({worst['picture']}) to {_share_right(best):.1f} %"
+        rows.append((f"as photos with each of {len(single)} nuisances", shown, worst["n"]))
+    rows += [("as photos with all of them at once", f"{_share_right(row):.1f} %", row["n"]) for row in everything]
+    rows += [(f"scikit-learn's digits, {row['picture']}", f"{_share_right(row):.1f} %", row["n"]) for row in others]
+    return rows
+
+
+def _share_right(row: dict[str, Any]) -> float:
+    return 100 * float(row["correct"]) / float(row["n"])
 
 
 ROWS = {
     "speed": _speed,
     "speed_fast": _speed,
     "time_to_accuracy": _time,
+    "accuracy_default": _accuracy,
     "accuracy_best": _accuracy,
     "startup": _startup,
     "scale": _scale,
     "saving": _saving,
     "dashboards": _dashboards,
     "latency": _latency,
+    "pictures": _pictures,
 }
 
 

@@ -20,12 +20,12 @@ from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate, test and use SimpleCNN on MNIST.
+Train, validate, test and use SimpleCNN on MNIST or one of its family.
 
 commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
-  test       score a checkpoint on the 10,000 test images
+  test       score a checkpoint on the test images
   predict    label your own pictures of digits
   export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
   demo       open a page to draw digits on, on this machine

@@ -30,7 +30,7 @@ from mnist_lightning.errors import DatasetError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from mnist_lightning.data.sources import RawFile
+    from mnist_lightning.data.family import RawFile
 
 DISTRIBUTION = "mnist-lightning"
 MALWARE = {(name, number) for name in ("lightning", "pytorch-lightning") for number in ("2.6.2", "2.6.3")}
@@ -153,10 +153,10 @@ def check_device() -> Iterator[Finding]:
 
 def check_data(data_dir: Path) -> Iterator[Finding]:
     """Verify MNIST's files in the data folder, and those that the package carries."""
-    from mnist_lightning.data import sources
+    from mnist_lightning.data import family
 
-    folder = data_dir / sources.MNIST.folder / "raw"
-    states = {file.name: _state(folder / file.name, file) for file in sources.MNIST.files}
+    folder = data_dir / family.MNIST.folder / "raw"
+    states = {file.name: _state(folder / file.name, file) for file in family.MNIST.files}
     if not any(states.values()):
         yield Finding("ok", "data", f"{folder}: four files, SHA-256 verified")
     elif set(states.values()) == {"missing"}:
@@ -165,9 +165,9 @@ def check_data(data_dir: Path) -> Iterator[Finding]:
         for name, state in states.items():
             level: Literal["note", "fault"] = "fault" if state.startswith("cannot") else "note"
             yield Finding(level, "data", f"{folder / name}: {state}") if state else Finding("ok", "data", name)
-    assert sources.MNIST.bundled
-    packed = [sources.MNIST.bundled / f"{file.name}.gz" for file in sources.MNIST.files]
-    damaged = [path for path, file in zip(packed, sources.MNIST.files, strict=True) if not _unpacks_to(path, file)]
+    assert family.MNIST.bundled
+    packed = [family.MNIST.bundled / f"{file.name}.gz" for file in family.MNIST.files]
+    damaged = [path for path, file in zip(packed, family.MNIST.files, strict=True) if not _unpacks_to(path, file)]
     for path in damaged:
         yield Finding("fault", "bundled data", f"{path} is damaged: install the package again")
     if not damaged:
@@ -193,10 +193,10 @@ def check_folders(data_dir: Path) -> Iterator[Finding]:
 
 def ask_mirrors() -> dict[str, "SimpleQueue[str]"]:
     """Ask every mirror for its smallest file, all at once; return where the answer of each will be."""
-    from mnist_lightning.data import sources
+    from mnist_lightning.data import family
 
-    smallest = min(sources.MNIST.files, key=lambda file: file.size).name
-    answers: dict[str, SimpleQueue[str]] = {mirror: SimpleQueue() for mirror in sources.MNIST.mirrors}
+    smallest = min(family.MNIST.files, key=lambda file: file.size).name
+    answers: dict[str, SimpleQueue[str]] = {mirror: SimpleQueue() for mirror in family.MNIST.mirrors}
     for mirror, answer in answers.items():
         threading.Thread(target=_ask, args=(f"{mirror}{smallest}.gz", answer), daemon=True).start()
     return answers

@@ -79,6 +79,7 @@ def held_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, A
     if not {"lr", "seed"} <= model.keys() or model != hparams:
         raise CheckpointError(f"{located.path} was not saved by this project's Classifier")
     data = {name: value for name, value in _plain_options(data, GROUPS["data"]).items() if name != "seed"}
+    model.pop("num_classes", None)  # the data set's
     return {"seed_everything": model.pop("seed"), "model": model, "data": data}
 
 

@@ -17,7 +17,9 @@ from torch.utils import deterministic
 
 from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.config_guard import check_files, guard_configs, read_config
+from mnist_lightning.data.family import num_classes, trained_on
 from mnist_lightning.data.mnist import MNISTDataModule
+from mnist_lightning.data.spec import read_spec
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
 from mnist_lightning.option_groups import check_options
@@ -144,6 +146,7 @@ class TrainerCLI(LightningCLI):
         )
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("data.dataset", "model.num_classes", compute_fn=num_classes)
 
     def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]
         """Parse the command line; a command on a run starts from the config that the run saved."""
@@ -163,10 +166,19 @@ class TrainerCLI(LightningCLI):
             # Out of Lightning's sight: it would let the checkpoint's hyper-parameters win over the command line.
             config[command].ckpt_path = None
         self.config = config
+        if self.located:
+            self._check_dataset(self.located.path)
         if command == "fit" and self.located:
             checkpoint_file.check_resumable(self.located.path, self.checkpoint)
             self._exit_if_finished()
             self._tell_changes(parser)
+
+    def _check_dataset(self, path: Path) -> None:
+        trained, asked = trained_on(self.checkpoint), self.config[self.command].data.dataset
+        if trained != asked:
+            raise CheckpointError(
+                f"{path} was trained on {trained}, but data.dataset is {asked}; pass a checkpoint of that data set"
+            )
 
     @staticmethod
     def _parse(parser: OptionParser, args: list[str]) -> Namespace:
@@ -185,6 +197,9 @@ class TrainerCLI(LightningCLI):
         root = Path(options.trainer.default_root_dir or ".")
         if self.located:
             checkpoint_file.check_weights(self.located.path, self.checkpoint, self.model.network.state_dict())
+            spec = read_spec(self.checkpoint)
+            if spec and spec.class_names == self.datamodule.dataset.class_names:
+                self.datamodule.spec = spec  # images are normalised as the network was trained to see them
             self._mend_run()
         extra: list[Callback] = []
         if self.subcommand != "fit":

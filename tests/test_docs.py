@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from mnist_lightning.cli import COMMANDS, OWN_COMMANDS, main
-from mnist_lightning.data import idx, sources
+from mnist_lightning.data import family, idx, sources
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ COMMAND_LINES = sorted({line for page in PAGES for line in command_lines(page)})
 def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
     """A folder with what the pages speak of; the run is trained on the small data."""
     root = tmp_path_factory.mktemp("project")
-    sources.fetch(sources.MNIST, root / "data", source="bundled")
+    sources.fetch(family.MNIST, root / "data", source="bundled")
     raw = root / "data" / "MNIST" / "raw"
     Image.fromarray(idx.read_images(raw / "t10k-images-idx3-ubyte")[0]).save(root / "digit.png")
     small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")

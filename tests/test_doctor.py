@@ -13,8 +13,8 @@ import torch
 import trustme
 
 from mnist_lightning import doctor
-from mnist_lightning.data import sources
-from mnist_lightning.data.sources import MNIST
+from mnist_lightning.data import family, sources
+from mnist_lightning.data.family import MNIST
 from tests.conftest import Command
 from tests.data.mirror import FaultyMirror
 
@@ -36,7 +36,7 @@ def mirror(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with FaultyMirror({SMALLEST: gzip.compress(b"labels")}, authority) as mirror:
-        monkeypatch.setattr(sources, "MNIST", dataclasses.replace(MNIST, mirrors=(mirror.address(),)))
+        monkeypatch.setattr(family, "MNIST", dataclasses.replace(MNIST, mirrors=(mirror.address(),)))
         yield mirror
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_bundled_copy_is_a_fault(command: Command, tmp_path: Path, mon
     shutil.copytree(MNIST.bundled, bundled)
     damaged = bundled / SMALLEST
     damaged.write_bytes(damaged.read_bytes()[:-9])
-    monkeypatch.setattr(sources, "MNIST", dataclasses.replace(sources.MNIST, bundled=bundled))
+    monkeypatch.setattr(family, "MNIST", dataclasses.replace(family.MNIST, bundled=bundled))
     outcome = command("doctor")
     assert outcome.code == 1
     assert lines(outcome.out, "fault") == [f"bundled data {damaged} is damaged: install the package again"]
@@ -205,7 +205,7 @@ def test_a_mirror_that_does_not_answer_is_a_note_and_costs_little(
     command: Command, mirror: FaultyMirror, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
 ) -> None:
     monkeypatch.setattr(doctor, "MIRROR_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(sources, "MNIST", dataclasses.replace(MNIST, mirrors=(mirror.address(fault), mirror.address())))
+    monkeypatch.setattr(family, "MNIST", dataclasses.replace(MNIST, mirrors=(mirror.address(fault), mirror.address())))
     outcome = command("doctor")
     assert outcome.code == 0
     (note,) = (line for line in lines(outcome.out, "note") if line.startswith("mirror"))

@@ -3,8 +3,8 @@
 Believes nothing that a file says before it has checked it; knows nothing of checksums, folders or torch.
 
 An IDX file (http://yann.lecun.com/exdb/mnist/, "the IDX file format") is two zero bytes, one byte for the type of the
-items (0x08: unsigned byte), one for the number of dimensions, each dimension as a big-endian 32-bit number, and then
-the items, the last dimension changing fastest.
+items (0x08: unsigned byte, 0x0c: big-endian 32-bit number), one for the number of dimensions, each dimension as a
+big-endian 32-bit number, and then the items, the last dimension changing fastest.
 """
 
 import math
@@ -15,42 +15,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_lightning.errors import DatasetError
 
-UNSIGNED_BYTE = 0x08
+UNSIGNED_BYTE, INT = 0x08, 0x0C
+ITEMS: dict[int, tuple[np.dtype[Any], str]] = {
+    UNSIGNED_BYTE: (np.dtype(np.uint8), "unsigned bytes"),
+    INT: (np.dtype(">i4"), "32-bit numbers"),
+}
 MAX_DIMENSIONS = 8  # byte 3 could claim 255; nothing published has more than four
 
 StrPath = str | os.PathLike[str]
 
 
-def file_size(shape: tuple[int, ...]) -> int:
-    """Return how many bytes an IDX file of unsigned bytes with these dimensions has.
+def file_size(shape: tuple[int, ...], item_type: int = UNSIGNED_BYTE) -> int:
+    """Return how many bytes an IDX file with items of this type and these dimensions has.
 
     >>> file_size((60_000, 28, 28))
     47040016
     """
-    return _header_size(shape) + math.prod(shape)
+    return _header_size(shape) + math.prod(shape) * ITEMS[item_type][0].itemsize
 
 
-def read_header(path: StrPath) -> tuple[int, ...]:
+def read_header(path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
     """Return the dimensions that the header of a file announces; the items themselves are not looked at.
 
     Raises:
-        DatasetError: The file cannot be read, or does not begin like an IDX file of unsigned bytes.
+        DatasetError: The file cannot be read, or does not begin like an IDX file of items of this type.
     """
     with _opened(path) as file:
-        return parse_header(file, path)
+        return parse_header(file, path, item_type)
 
 
-def parse_header(file: BufferedIOBase, path: StrPath) -> tuple[int, ...]:
+def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
     """Return the dimensions announced at the start of an open, possibly compressed file; `path` is for the message.
 
     Raises:
-        DatasetError: The bytes do not begin like an IDX file of unsigned bytes.
+        DatasetError: The bytes do not begin like an IDX file of items of this type.
     """
     magic = file.read(4)
     if not magic:
@@ -63,9 +68,10 @@ def parse_header(file: BufferedIOBase, path: StrPath) -> tuple[int, ...]:
         raise DatasetError(f"{path}: not IDX: begins with 0x{magic[:2].hex()} at byte 0 instead of two zeros")
     if len(magic) < 4:
         raise DatasetError(f"{path}: ends at byte {len(magic)}, inside the header; copy or unpack it again")
-    item_type, num_dimensions = magic[2:]
-    if item_type != UNSIGNED_BYTE:
-        raise DatasetError(f"{path}: item type 0x{item_type:02x} at byte 2 is not 0x08; store unsigned bytes")
+    found_type, num_dimensions = magic[2:]
+    if found_type != item_type:
+        wanted = f"0x{item_type:02x}; store {ITEMS[item_type][1]}"
+        raise DatasetError(f"{path}: item type 0x{found_type:02x} at byte 2 is not {wanted}")
     if not 1 <= num_dimensions <= MAX_DIMENSIONS:
         raise DatasetError(f"{path}: {num_dimensions} dimensions at byte 3 are outside 1..{MAX_DIMENSIONS}")
     sizes = file.read(4 * num_dimensions)
@@ -84,32 +90,50 @@ def read_images(path: StrPath) -> NDArray[np.uint8]:
     Raises:
         DatasetError: The file cannot be read, or is not exactly what an IDX file of N images is.
     """
-    return _map_items(path, ("images", "height", "width"))
+    return _map_items(path, ("images", "height", "width"), UNSIGNED_BYTE)
 
 
-def read_labels(path: StrPath, num_classes: int = 10) -> NDArray[np.int64]:
-    """Return the labels as int64 (N,), each in [0, num_classes).
+def read_labels(
+    path: StrPath, num_classes: int = 10, *, first_label: int = 0, labels_type: int = UNSIGNED_BYTE
+) -> NDArray[np.int64]:
+    """Return the labels as int64 (N,), counted from 0: each in [0, num_classes).
+
+    Args:
+        path: The file: N unsigned bytes, or N rows of 32-bit numbers, the first of each row being the label.
+        num_classes: How many labels there are.
+        first_label: The lowest of them in the file.
+        labels_type: `UNSIGNED_BYTE` or `INT`.
 
     Raises:
-        DatasetError: The file cannot be read, is not exactly what an IDX file of N labels is, or has a label too high.
+        DatasetError: The file cannot be read, is not exactly what an IDX file of N labels is, or has another label.
     """
-    labels = _map_items(path, ("labels",))
-    if labels.max() >= num_classes:
-        item = int(np.argmax(labels >= num_classes))
-        place = f"at byte {_header_size(labels.shape) + item} (item {item})"
-        raise DatasetError(f"{path}: label {labels[item]} {place} is outside 0..{num_classes - 1}")
-    return labels.astype(np.int64)
+    dimensions = ("labels",) if labels_type == UNSIGNED_BYTE else ("labels", "columns")
+    items = _map_items(path, dimensions, labels_type)
+    labels = items.reshape(len(items), -1)[:, 0].astype(np.int64)
+    outside = (labels < first_label) | (labels >= first_label + num_classes)
+    if outside.any():
+        item = int(np.argmax(outside))
+        byte = _header_size(items.shape) + item * items[0].nbytes
+        allowed = f"{first_label}..{first_label + num_classes - 1}"
+        raise DatasetError(f"{path}: label {labels[item]} at byte {byte} (item {item}) is outside {allowed}")
+    return labels - first_label
 
 
 def read_split(
-    images_path: StrPath, labels_path: StrPath, num_classes: int = 10
+    images_path: StrPath,
+    labels_path: StrPath,
+    num_classes: int = 10,
+    *,
+    first_label: int = 0,
+    labels_type: int = UNSIGNED_BYTE,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return images (N, H, W) and labels (N,) that belong together, N being at least 1.
 
     Raises:
         DatasetError: One of the files is at fault, or they differ in N.
     """
-    images, labels = read_images(images_path), read_labels(labels_path, num_classes)
+    images = read_images(images_path)
+    labels = read_labels(labels_path, num_classes, first_label=first_label, labels_type=labels_type)
     if len(images) != len(labels):
         counts = f"{len(labels)} labels at byte 4, but {images_path} has {len(images)} images"
         raise DatasetError(f"{labels_path}: {counts}; the two files do not belong together")
@@ -145,17 +169,17 @@ def _opened(path: StrPath) -> Iterator[BufferedReader]:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _map_items(path: StrPath, dimensions: tuple[str, ...]) -> NDArray[np.uint8]:
+def _map_items(path: StrPath, dimensions: tuple[str, ...], item_type: int) -> NDArray[Any]:
     with _opened(path) as file:
-        shape = parse_header(file, path)
+        shape = parse_header(file, path, item_type)
         if len(shape) != len(dimensions):
             raise DatasetError(
                 f"{path}: {len(shape)} dimensions at byte 3 instead of {len(dimensions)} ({', '.join(dimensions)})"
             )
-        announced, found = file_size(shape), os.fstat(file.fileno()).st_size
+        announced, found = file_size(shape, item_type), os.fstat(file.fileno()).st_size
         if found != announced:
             fault = "too short" if found < announced else "followed by other bytes"
             by_header = f"{' x '.join(map(str, shape))} items make {announced} bytes, the file has {found}"
             raise DatasetError(f"{path}: {fault}: {by_header}; copy or unpack it again")
         # Copy-on-write, so that the array counts as writable: torch warns of tensors over read-only memory.
-        return np.memmap(file, np.uint8, mode="c", offset=_header_size(shape), shape=shape)
+        return np.memmap(file, ITEMS[item_type][0], mode="c", offset=_header_size(shape), shape=shape)

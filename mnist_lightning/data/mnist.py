@@ -1,16 +1,19 @@
-"""MNISTDataModule: MNIST's files, the split into training, validation and test, and their loaders."""
+"""MNISTDataModule: the files of MNIST or its family, cut into training, validation and test, and their loaders."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lightning.data import idx, sources
+from mnist_lightning.data import sources
 from mnist_lightning.data.augment import Augmentation
+from mnist_lightning.data.family import DATASETS, DatasetName
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.data.spec import ImageSpec
+from mnist_lightning.data.spec import SIDE, ImageSpec
 from mnist_lightning.errors import ConfigError, DatasetError
 
 # Fixed, so that what validate and test compute depends on nothing that a run can choose.
@@ -18,19 +21,23 @@ EVAL_BATCH_SIZE = 500
 
 
 class MNISTDataModule(LightningDataModule):
-    """MNIST in memory: 55,000 images to train on, 5,000 to validate on, 10,000 to test on.
+    """MNIST or one of its family in memory: of MNIST 55,000 images to train on, 5,000 to validate on, 10,000 to test.
 
-    Validation images are cut from the training file; the test file is read for testing only.
+    Validation images are cut from the training file; the test file is read for testing only. Images are upright and
+    labels count from 0, whatever the files have. Where mean and standard deviation of the training images are not
+    known beforehand (KMNIST, EMNIST and QMNIST), they are computed from the training file.
 
     Args:
-        data_dir: Folder of the data; the files go to `<data_dir>/MNIST/raw`, where torchvision looks too.
+        data_dir: Folder of the data; MNIST's files go to `<data_dir>/MNIST/raw`, where torchvision looks too.
         batch_size: Training images a step (on each process), at least 1.
         val_size: Images cut from the training file for validation; 0 trains on every image.
         split_seed: Seed of that cut, at least 0; keep it fixed to compare runs on the same validation images.
-        source: Where missing files come from: `download` (https mirrors only), `bundled` (the copy in the package
-            only), `auto` (mirrors, then the bundled copy) or `files` (your own IDX files, taken as they are).
-        mirrors: https addresses of folders that hold the four `.gz` files, tried in this order in place of the known
-            ones.
+        dataset: Which of the family. `emnist_balanced` has digits and letters in 47 classes, `emnist_letters` 26
+            letters, `emnist_byclass` 10 digits, 26 capitals and 26 small letters.
+        source: Where missing files come from: `download` (https mirrors only), `bundled` (MNIST's copy in the package
+            only), `auto` (mirrors, then that copy) or `files` (your own IDX files, taken as they are).
+        mirrors: https addresses of folders that hold the four `.gz` files (or EMNIST's `gzip.zip`), tried in this
+            order in place of the known ones.
         rotation: Degrees by which each training image is turned at most, in [0, 180); like the amounts below, drawn
             anew for every image and epoch, uniformly between its negative and itself, and 0 for none.
         scale: Share by which a training image grows or shrinks, height and width each by its own draw, in [0, 1).
@@ -41,7 +48,7 @@ class MNISTDataModule(LightningDataModule):
             `seed_everything`.
 
     Raises:
-        ConfigError: If a number is out of range.
+        ConfigError: If a number is out of range, or there is no such data set.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class MNISTDataModule(LightningDataModule):
         batch_size: int = 64,
         val_size: int = 5_000,
         split_seed: int = 0,
+        dataset: DatasetName = "mnist",
         source: sources.Source = "auto",
         mirrors: list[str] | None = None,
         rotation: float = 0.0,
@@ -60,6 +68,8 @@ class MNISTDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if dataset not in DATASETS:
+            raise ConfigError(f"data.dataset must be one of {', '.join(DATASETS)}, got {dataset}")
         for name, value, least in (
             ("data.batch_size", batch_size, 1),
             ("data.val_size", val_size, 0),
@@ -72,7 +82,8 @@ class MNISTDataModule(LightningDataModule):
             self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
         except ValueError as error:
             raise ConfigError(f"data.{error}") from error
-        self.spec = sources.MNIST.spec
+        self.dataset = DATASETS[dataset]
+        self.folder = Path(data_dir) / self.dataset.folder / "raw"
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
@@ -85,22 +96,29 @@ class MNISTDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Put the four files into the data folder, once a machine."""
-        sources.fetch(sources.MNIST, self.data_dir, source=self.source, mirrors=self.mirrors)
+        sources.fetch(self.dataset, self.data_dir, source=self.source, mirrors=self.mirrors)
 
     @property
     def files(self) -> list[Path]:
         """The files that images and labels are read from."""
-        folder = self.data_dir / sources.MNIST.folder / "raw"
-        return [folder / file.name for file in sources.MNIST.files]
+        return [self.folder / file.name for file in self.dataset.files]
+
+    @cached_property
+    def spec(self) -> ImageSpec:
+        """The form of the images, and their class names; reads the training file where mean and std are not known.
+
+        It can be set to what a trained network expects.
+        """
+        mean, std = self.dataset.statistics or mean_and_std(sources.read_train(self.dataset, self.folder)[0])
+        return ImageSpec(SIDE, SIDE, mean, std, self.dataset.class_names)
 
     def setup(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
-        folder = self.data_dir / sources.MNIST.folder / "raw"
         if stage in ("fit", "validate"):
-            self.train_file = _read_pair(folder, "train", self.spec)
+            self.train_file = self._tensors("train", *sources.read_train(self.dataset, self.folder))
             self.train_indices, self.val_indices = self.split(len(self.train_file[1]))
         if stage == "test":
-            self.test_file = _read_pair(folder, "t10k", self.spec)
+            self.test_file = self._tensors("test", *sources.read_test(self.dataset, self.folder))
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
         """Return int64 indices of the training and the validation images among `count`, each in ascending order.
@@ -134,6 +152,12 @@ class MNISTDataModule(LightningDataModule):
         """Serve every test image, in file order."""
         return self._loader(self.test_file, None, EVAL_BATCH_SIZE)
 
+    def _tensors(self, split: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        if images.shape[1:] != (SIDE, SIDE):
+            size = f"{images.shape[1]}×{images.shape[2]}"
+            raise DatasetError(f"{self.folder}: {split} images are {size} pixels, the network takes {SIDE}×{SIDE}")
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
     def _loader(
         self,
         file: tuple[Tensor, Tensor],
@@ -166,11 +190,17 @@ class MNISTDataModule(LightningDataModule):
         )
 
 
-def _read_pair(folder: Path, prefix: str, spec: ImageSpec) -> tuple[Tensor, Tensor]:
-    images, labels = idx.read_split(
-        folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte", len(spec.class_names)
-    )
-    if images.shape[1:] != (spec.height, spec.width):
-        size, taken = f"{images.shape[1]}×{images.shape[2]}", f"{spec.height}×{spec.width}"
-        raise DatasetError(f"{folder}: {prefix} images are {size} pixels, the network takes {taken}")
-    return torch.from_numpy(images), torch.from_numpy(labels)
+def mean_and_std(images: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return mean and standard deviation of the pixels of uint8 images, scaled to [0, 1], to four digits.
+
+    Raises:
+        DatasetError: All pixels are the same.
+    """
+    chunks = range(0, len(images), 1000)  # for bincount makes eight bytes of each pixel
+    counts = sum((np.bincount(images[start : start + 1000].ravel(), minlength=256) for start in chunks), np.zeros(256))
+    values = np.arange(256) / 255
+    mean = float(np.average(values, weights=counts))
+    std = float(np.average((values - mean) ** 2, weights=counts)) ** 0.5
+    if not round(std, 4):
+        raise DatasetError(f"the training images show nothing: their pixels are all {255 * mean:.0f}")
+    return round(mean, 4), round(std, 4)

@@ -1,6 +1,11 @@
 """What a trained network must know of the images it was trained on. Neither torch nor files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+SIDE = 28  # pixels, of all images that the network takes
+MOST_CLASSES = 256  # what a label of one byte can tell apart
 
 
 @dataclass(frozen=True)
@@ -25,4 +30,17 @@ class ImageSpec:
 
 
 # Mean and standard deviation of MNIST's 60,000 training images; a test recomputes both.
-MNIST_SPEC = ImageSpec(height=28, width=28, mean=0.1307, std=0.3081, class_names=tuple("0123456789"))
+MNIST_SPEC = ImageSpec(height=SIDE, width=SIDE, mean=0.1307, std=0.3081, class_names=tuple("0123456789"))
+
+
+def read_spec(checkpoint: Mapping[str, Any]) -> ImageSpec | None:
+    """Return what a checkpoint says of its images; None where it says nothing, or nothing that can be."""
+    try:
+        fields = dict(checkpoint["inputs"])
+        spec = ImageSpec(**fields | {"class_names": tuple(fields["class_names"])})
+        sizes_fit = (spec.height, spec.width) == (SIDE, SIDE) and 3 <= len(spec.class_names) <= MOST_CLASSES
+        numbers_fit = all(isinstance(number, float) and 0 < number < 1 for number in (spec.mean, spec.std))
+        names_fit = all(isinstance(name, str) for name in spec.class_names)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return spec if sizes_fit and numbers_fit and names_fit else None

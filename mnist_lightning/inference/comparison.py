@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mnist_lightning.data import idx, sources
+from mnist_lightning.data.family import MNIST, DatasetSource
+from mnist_lightning.data.spec import SIDE
 from mnist_lightning.errors import DatasetError
 from mnist_lightning.inference.pixel_network import Runtime
 
@@ -64,22 +66,24 @@ def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8]) ->
     return Comparison(len(images), other_labels, difference, RELATIVE_BOUND * largest)
 
 
-def read_test_images(data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
-    """Return the test images of a data folder, uint8 (N, 28, 28), or MNIST's own, and where they come from.
+def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
+    """Return the test images of a data set, uint8 (N, 28, 28), or MNIST's own, and where they come from.
 
     Args:
-        data_dir: The folder of all data sets; where it has no test images, the bundled ones are taken.
+        dataset: What the network was trained on.
+        data_dir: The folder of all data sets; where it has no test images, MNIST's bundled ones are taken.
 
     Raises:
         DatasetError: If its file of test images is damaged or of other images.
     """
-    name = sources.MNIST.files[2].name
-    path = data_dir / sources.MNIST.folder / "raw" / name if data_dir else None
+    name = dataset.files[2].name
+    path = data_dir / dataset.folder / "raw" / name if data_dir else None
     if path is None or not path.is_file():
         with tempfile.TemporaryDirectory() as folder:
-            bundled = sources.fetch(sources.MNIST, Path(folder), source="bundled")
-            return np.array(idx.read_images(bundled / name)), "the bundled MNIST"
+            bundled = sources.fetch(MNIST, Path(folder), source="bundled")
+            return np.array(idx.read_images(bundled / MNIST.files[2].name)), "the bundled MNIST"
     images = idx.read_images(path)
-    if images.shape[1:] != (28, 28):
-        raise DatasetError(f"{path}: images of {images.shape[1]}×{images.shape[2]} pixels, the network takes 28×28")
-    return images, str(path)
+    if images.shape[1:] != (SIDE, SIDE):
+        size = f"{images.shape[1]}×{images.shape[2]}"
+        raise DatasetError(f"{path}: images of {size} pixels, the network takes {SIDE}×{SIDE}")
+    return sources.upright(dataset, images), str(path)

@@ -34,8 +34,11 @@ def main(args: list[str]) -> int:
     options = _parser().parse_args(args)
     from mnist_lightning.inference.trained import load
 
-    with make_server(load(options.ckpt_path), options.host, options.port) as server:
+    trained = load(options.ckpt_path)
+    with make_server(trained, options.host, options.port) as server:
         host, port = server.server_address[:2]
+        if trained.note:
+            print(trained.note)
         print(f"draw at http://{_for_a_browser(str(host))}:{port}/ (Ctrl-C ends it)", flush=True)
         if not ipaddress.ip_address(str(host)).is_loopback:
             elsewhere = f"; from elsewhere at http://{address}:{port}/" if (address := _address_outside()) else ""

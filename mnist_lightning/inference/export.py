@@ -31,7 +31,8 @@ labels must be the same on all of them, outputs up to rounding. A file that diff
   pt2          runs in torch, without this package
   safetensors  the weights alone, for SimpleCNN
 
-ONNX and pt2 take uint8 pixels (N, 28, 28), white on black, and give float32 logits and probabilities (N, 10)."""
+ONNX and pt2 take uint8 pixels (N, 28, 28), white on black, and give float32 logits and probabilities (N,
+classes)."""
 
 
 def main(args: list[str]) -> int:
@@ -92,7 +93,7 @@ def _export(options: argparse.Namespace) -> None:
     data_dir = options.data_dir or trained.data_dir
     output = options.output or trained.path.with_suffix(f".{options.format}")
     _check_writable(output.parent)
-    images, origin = comparison.read_test_images(data_dir)
+    images, origin = comparison.read_test_images(trained.dataset, data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
     network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature)
@@ -120,7 +121,6 @@ def _export(options: argparse.Namespace) -> None:
 def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str]:
     """Return what the file says of itself; every value is a text, and a list or table is JSON."""
     from mnist_lightning import checkpoint_file
-    from mnist_lightning.data import sources
 
     metadata = {
         "class_names": json.dumps(trained.spec.class_names),
@@ -133,10 +133,10 @@ def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str
     }
     if trained.run:
         metadata["run"] = trained.run.name
-    folder = data_dir / sources.MNIST.folder / "raw" if data_dir else None
-    if folder and all((folder / file.name).is_file() for file in sources.MNIST.files):
+    folder = data_dir / trained.dataset.folder / "raw" if data_dir else None
+    if folder and all((folder / file.name).is_file() for file in trained.dataset.files):
         metadata["data_sha256"] = json.dumps(
-            {file.name: checkpoint_file.sha256(folder / file.name) for file in sources.MNIST.files}
+            {file.name: checkpoint_file.sha256(folder / file.name) for file in trained.dataset.files}
         )
     return metadata
 

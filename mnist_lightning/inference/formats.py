@@ -95,8 +95,9 @@ def _read_safetensors(data: bytes) -> Runtime:
 
     # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, and the header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    network = SimpleCNN()
-    network.load_state_dict(load(data))
+    weights = load(data)
+    network = SimpleCNN(num_classes=len(weights["fc2.bias"]))
+    network.load_state_dict(weights)
     names = ("pixel_mean", "pixel_std", "temperature")
     return in_torch(PixelNetwork(network.eval(), *(float(header["__metadata__"][name]) for name in names)))
 

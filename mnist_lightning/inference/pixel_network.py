@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.models.cnn import SimpleCNN
 
-# From uint8 images (N, 28, 28) to float32 logits (N, 10) and float32 probabilities (N, 10).
+# From uint8 images (N, 28, 28) to float32 logits and probabilities (N, classes).
 Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
@@ -29,7 +29,7 @@ class PixelNetwork(nn.Module):
         self.network, self.mean, self.std, self.temperature = network, mean, std, temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32 logits (N, 10) and probabilities (N, 10) for uint8 images (N, 28, 28)."""
+        """Return float32 logits and probabilities (N, classes) for uint8 images (N, 28, 28)."""
         logits = self.network(normalise(as_images(images), self.mean, self.std))
         return logits, (logits / self.temperature).softmax(dim=1)
 

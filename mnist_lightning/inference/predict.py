@@ -142,6 +142,8 @@ def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, 
         f"network: {printable(str(predictor.trained.path))}, epoch {predictor.trained.epoch}; "
         f"unsure below {predictor.unsure_below:.2f}"
     )
+    if note := predictor.trained.note:
+        print(note)
     screen = Screen(paths, predictor.trained.spec.class_names)
     print(screen.header)
     labelled: list[tuple[Path, Prediction]] = []

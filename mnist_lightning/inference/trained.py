@@ -6,7 +6,8 @@ from typing import Any
 
 from mnist_lightning import calibration, checkpoint_file, runs
 from mnist_lightning.calibration import Calibration
-from mnist_lightning.data.spec import ImageSpec
+from mnist_lightning.data.family import DATASETS, MNIST, DatasetSource, trained_on
+from mnist_lightning.data.spec import ImageSpec, read_spec
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.models.cnn import SimpleCNN
 
@@ -25,6 +26,7 @@ class TrainedNetwork:
         epoch: Epoch it was saved in, from 0.
         data_dir: The folder of the data it was trained on, if the checkpoint says so; it may be gone since.
         calibration: How far its probabilities can be believed, if it was trained with validation.
+        dataset: What it was trained on.
     """
 
     network: SimpleCNN
@@ -34,6 +36,7 @@ class TrainedNetwork:
     epoch: int
     data_dir: Path | None
     calibration: Calibration | None
+    dataset: DatasetSource = MNIST
 
     @property
     def temperature(self) -> float:
@@ -44,6 +47,16 @@ class TrainedNetwork:
     def unsure_below(self) -> float:
         """The probability in [0, 1] below which its answers count as unsure."""
         return self.calibration.unsure_below if self.calibration else UNSURE_BELOW
+
+    @property
+    def note(self) -> str:
+        """What a person should know who shows it pictures; nothing for digits made as MNIST's."""
+        if self.dataset.made_as_mnist:
+            return ""
+        return (
+            f"trained on {self.dataset.folder}, whose images were made in another way than pictures are prepared here, "
+            "as MNIST's makers did: expect more mistakes than in test"
+        )
 
 
 def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
@@ -58,8 +71,12 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
     """
     located = runs.locate(reference, root)
     checkpoint = checkpoint_file.read_checkpoint(located.path)
-    spec = _spec(checkpoint, located.path)
-    network = SimpleCNN()
+    spec = read_spec(checkpoint)
+    if spec is None:
+        raise CheckpointError(
+            f"{located.path} does not say what images its network takes; it was not saved by this project's fit"
+        )
+    network = SimpleCNN(num_classes=len(spec.class_names))
     checkpoint_file.check_weights(located.path, checkpoint, network.state_dict())
     weights = checkpoint["state_dict"]
     network.load_state_dict({name: weights[checkpoint_file.NETWORK_PREFIX + name] for name in network.state_dict()})
@@ -72,20 +89,8 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
         epoch=checkpoint["epoch"],
         data_dir=data_dir,
         calibration=calibration.from_checkpoint(checkpoint),
+        dataset=DATASETS[trained_on(checkpoint)],
     )
-
-
-def _spec(checkpoint: dict[str, Any], path: Path) -> ImageSpec:
-    try:
-        fields = dict(checkpoint["inputs"])
-        spec = ImageSpec(**fields | {"class_names": tuple(fields["class_names"])})
-        sizes_fit = (spec.height, spec.width, len(spec.class_names)) == (28, 28, 10)
-        numbers_fit = all(isinstance(number, float) and 0 < number < 1 for number in (spec.mean, spec.std))
-        if sizes_fit and numbers_fit and all(isinstance(name, str) for name in spec.class_names):
-            return spec
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise CheckpointError(f"{path} does not say what images its network takes; it was not saved by this project's fit")
 
 
 def _data_dir(checkpoint: dict[str, Any], root: Path) -> Path | None:

@@ -44,6 +44,7 @@ class Classifier(LightningModule):
         fc_dropout: Probability of zeroing a feature before the last layer, in [0, 1).
         plateau_factor: What a cut multiplies the learning rate by, in (0, 1).
         plateau_patience: Epochs without a lower validation loss before the next one brings a cut, at least 0.
+        num_classes: Classes to tell apart, at least 2. On the command line it is that of `data.dataset`.
         seed: Seed of the dropout masks, at least 0. On the command line it is `seed_everything`.
 
     Raises:
@@ -66,6 +67,7 @@ class Classifier(LightningModule):
         fc_dropout: float = 0.5,
         plateau_factor: float = 0.5,
         plateau_patience: int = 2,
+        num_classes: int = 10,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -89,9 +91,10 @@ class Classifier(LightningModule):
         self.lr, self.optimizer, self.schedule, self.warmup = lr, optimizer, schedule, warmup
         self.beta2, self.weight_decay = beta2, weight_decay
         self.label_smoothing, self.ema_decay = label_smoothing, ema_decay
-        self.plateau_factor, self.plateau_patience, self.seed = plateau_factor, plateau_patience, seed
+        self.plateau_factor, self.plateau_patience = plateau_factor, plateau_patience
+        self.num_classes, self.seed = num_classes, seed
         try:
-            self.network = SimpleCNN(conv_dropout, fc_dropout).to(memory_format=torch.channels_last)
+            self.network = SimpleCNN(conv_dropout, fc_dropout, num_classes).to(memory_format=torch.channels_last)
         except ValueError as error:
             raise ConfigError(f"model.{error}") from error
         self.example_input_array: Tensor = torch.zeros(1, 1, 28, 28)
@@ -104,8 +107,19 @@ class Classifier(LightningModule):
         self._total_steps = 0  # of the run, known when training starts
         self._restored: dict[str, Any] = {}  # what a checkpoint holds of this module, until training starts
 
+    def setup(self, stage: str) -> None:
+        """See that there are as many outputs as classes.
+
+        Raises:
+            ConfigError: If not.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        classes = len(datamodule.spec.class_names) if datamodule else self.num_classes
+        if classes != self.num_classes:
+            raise ConfigError(f"model.num_classes is {self.num_classes}, but the data has {classes} classes")
+
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, 10) for normalised float images (B, 1, 28, 28)."""
+        """Return logits (B, num_classes) for normalised float images (B, 1, 28, 28)."""
         logits: Tensor = self.network(images)
         return logits
 
@@ -139,7 +153,7 @@ class Classifier(LightningModule):
                 self._log_text("Learning rate/cut", cut)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Count a batch of validation images and return its logits (B, 10), for callbacks that look at each answer."""
+        """Count a batch of validation images and return logits (B, num_classes), for callbacks that look at each."""
         _, logits = self._loss_and_logits(batch, self.val_tally)
         return logits
 
@@ -152,7 +166,7 @@ class Classifier(LightningModule):
             self._val_loss = score.loss
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Count a batch of test images and return its logits (B, 10)."""
+        """Count a batch of test images and return its logits (B, num_classes)."""
         _, logits = self._loss_and_logits(batch, self.test_tally)
         return logits
 

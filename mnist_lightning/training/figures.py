@@ -80,7 +80,9 @@ def worst_images(images: Pixels, worst: Sequence[WorstImage]) -> Image.Image:
         (f"{label}, read as {prediction}", f"{100 * image.probability:.1f} %, no. {image.index}")
         for label, prediction, image in zip(labels, predictions, worst, strict=True)
     ]
-    return image_sheet(images, columns=8, zoom=4, captions=captions)
+    widest = max((font(TEXT_SIZE).getlength(names) for names, _ in captions), default=0)
+    zoom = 4 if widest <= 4 * images.shape[2] else 8  # long names need the room
+    return image_sheet(images, columns=32 // zoom, zoom=zoom, captions=captions)
 
 
 def reliability_diagram(panels: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:

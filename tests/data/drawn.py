@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_lightning.data.sources import MNIST
+from mnist_lightning.data.family import MNIST
 
 PAPER, INK = 255, 0
 

@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 import trustme
 
-from mnist_lightning.data import download, sources
-from mnist_lightning.data.sources import MNIST, DatasetSource, RawFile
-from mnist_lightning.data.spec import MNIST_SPEC
+from mnist_lightning.data import download, raw_files, sources
+from mnist_lightning.data.family import DIGITS, MNIST, DatasetSource, RawFile
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
 from tests.data.mirror import FaultyMirror
 
@@ -57,13 +56,11 @@ def dataset(tmp_path: Path) -> DatasetSource:
     for name, packed in PACKED.items():
         (bundled / name).write_bytes(packed)
     train_images, train_labels, test_images, test_labels = (
-        RawFile(
-            name, len(content), hashlib.sha256(content).hexdigest(), struct.unpack_from(f">{content[3]}I", content, 4)
-        )
+        RawFile(name, shape_in_header(content), hashlib.sha256(content).hexdigest())
         for name, content in PUBLISHED.items()
     )
     return DatasetSource(
-        "Small", (train_images, train_labels, test_images, test_labels), mirrors=(), spec=MNIST_SPEC, bundled=bundled
+        "Small", (train_images, train_labels, test_images, test_labels), mirrors=(), class_names=DIGITS, bundled=bundled
     )
 
 
@@ -200,7 +197,7 @@ def test_a_file_published_while_the_old_one_was_judged_is_put_back(folder: Path)
     seen = path.stat()
     path.rename(folder / "taken aside by the other process")
     path.write_bytes(PUBLISHED[NAMES[0]])
-    sources._keep_aside(path, seen, "damaged when we looked")
+    raw_files.keep_aside(path, seen, "damaged when we looked")
     assert contents(folder) == {path.name: PUBLISHED[path.name], "taken aside by the other process": b"old and damaged"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mnist_lightning.data import sources
-from mnist_lightning.data.sources import DatasetSource
+from mnist_lightning.data.family import DatasetSource
 from tests.data.test_sources import NAMES, PUBLISHED, contents, dataset, fill, flip_a_bit
 from tests.faults.trials import TRIALS
 

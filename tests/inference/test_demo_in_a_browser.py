@@ -19,7 +19,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from torch.nn import functional as F
 
 from mnist_lightning import SimpleCNN
-from mnist_lightning.data import idx, sources
+from mnist_lightning.data import family, idx, sources
 from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.inference.demo import make_server
@@ -46,7 +46,7 @@ SEVEN: Stroke = [(70, 60), (140, 60), (205, 60), (180, 110), (150, 170), (130, 2
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
     """The demo, with a network that 3,000 of MNIST's training images have taught within seconds."""
-    raw = sources.fetch(sources.MNIST, tmp_path_factory.mktemp("data"), source="bundled")
+    raw = sources.fetch(family.MNIST, tmp_path_factory.mktemp("data"), source="bundled")
     split = idx.read_split(raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte")
     images, labels = (torch.from_numpy(np.array(array[:3000])) for array in split)
     torch.manual_seed(0)

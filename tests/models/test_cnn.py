@@ -48,3 +48,9 @@ def test_dropout_zeroes_what_its_rates_say_and_only_in_training() -> None:
 def test_a_dropout_rate_outside_0_to_1_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="fc_dropout must be in"):
         SimpleCNN(fc_dropout=rate)
+
+
+def test_the_number_of_classes_is_that_of_the_last_layer() -> None:
+    assert SimpleCNN(num_classes=47)(torch.zeros(2, 1, 28, 28)).shape == (2, 47)
+    with pytest.raises(ValueError, match="num_classes must be at least 2"):
+        SimpleCNN(num_classes=1)

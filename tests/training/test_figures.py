@@ -55,12 +55,13 @@ def test_a_sheet_shows_every_pixel_of_every_image() -> None:
 
 def test_captions_stay_below_their_images() -> None:
     images = np.zeros((1, 28, 28), np.uint8)
-    plain = np.asarray(figures.image_sheet(images, columns=1, zoom=4))
-    long_name = "a name that is much too long for an image"
-    sheet = np.asarray(figures.worst_images(images, [WorstImage(7, long_name, "9", 0.5)]))
-    assert np.array_equal(sheet[: 12 + 112, :130], plain[: 12 + 112, :130])
-    assert sheet[12 + 112 :].min() < 100
-    assert sheet[:, 12 + 112 + 6 :].min() == 255, "cut at the image's right edge"
+    for name, zoom in (("T-shirt/top", 8), ("a name that is much too long for an image", 8), ("4", 4)):
+        side = zoom * 28
+        plain = np.asarray(figures.image_sheet(images, columns=1, zoom=zoom))
+        sheet = np.asarray(figures.worst_images(images, [WorstImage(7, name, "9", 0.5)]))
+        assert np.array_equal(sheet[: 12 + side, : 18 + side], plain[: 12 + side, : 18 + side])
+        assert sheet[12 + side :].min() < 100
+        assert sheet[:, 12 + side + 6 :].min() == 255, "cut at the image's right edge"
 
 
 def test_bars_of_the_reliability_diagram_are_as_high_as_the_accuracy() -> None:

@@ -129,6 +129,11 @@ async function start() {
   const network = await (await fetch("network")).json();
   document.getElementById("network").textContent = network.checkpoint;
   unsureBelow = network.unsure_below;
+  if (!network.class_names.every((name) => /^\d$/.test(name))) {
+    document.title = document.querySelector("h1").textContent = "Draw";
+  }
+  const longest = Math.max(...network.class_names.map((name) => name.length));
+  document.getElementById("bars").style.setProperty("--name-length", longest);
   bars = network.class_names.map((name) => {
     const row = document.createElement("li");
     const [label, track, bar, value] = ["label", "track", "bar", "value"].map((kind) => {

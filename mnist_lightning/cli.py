@@ -11,11 +11,16 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from mnist_lightning.errors import ConfigError, StorageError, UserError
 from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
 
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
@@ -30,6 +35,9 @@ commands:
   export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
   demo       open a page to draw digits on, on this machine
              (without --ckpt_path, all of these take the best checkpoint of the newest run)
+  repeat     train with several seeds: mean and spread
+  compare    whether two tested runs differ by more than chance
+  sweep      search for good options: many runs, which Optuna chooses
   doctor     check this machine: versions, accelerator, data, folders, mirrors
 
 options:
@@ -48,22 +56,30 @@ examples:
 """
 
 COMMANDS = ("fit", "validate", "test")
-# Those that need no Trainer, each with the module whose `main` runs it.
+# The others, each with the module whose `main` runs it.
 OWN_COMMANDS = {
+    "compare": "mnist_lightning.compare",
     "demo": "mnist_lightning.inference.demo",
     "doctor": "mnist_lightning.doctor",
     "export": "mnist_lightning.inference.export",
     "predict": "mnist_lightning.inference.predict",
+    "repeat": "mnist_lightning.repeat",
+    "sweep": "mnist_lightning.sweep.command",
+}
+HOW_TO_GO_ON = {
+    "fit": "; fit --ckpt_path last goes on from what was saved last",
+    "sweep": "; the same command goes on",
 }
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> None:
     """Run a command and exit: 0 done, 1 done in part, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
 
     Args:
         args: The command line without the program's name; None takes `sys.argv`.
+        callbacks: What else watches the training or evaluation, for programs that start one.
     """
     args = sys.argv[1:] if args is None else args
     for name in ("stdout", "stderr"):  # None where the shell has closed it
@@ -82,10 +98,10 @@ def main(args: list[str] | None = None) -> None:
 
         print(f"mnist-lightning {__version__}")
         sys.exit(0)
-    sys.exit(_run(args, debug=debug))
+    sys.exit(_run(args, callbacks, debug=debug))
 
 
-def _run(args: list[str], *, debug: bool) -> int:
+def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> int:
     before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
     try:
         if args[0] in OWN_COMMANDS:
@@ -96,7 +112,7 @@ def _run(args: list[str], *, debug: bool) -> int:
 
         if not debug:
             _quieten()
-        TrainerCLI(args)
+        TrainerCLI(args, callbacks)
     except UserError as error:
         if debug:
             traceback.print_exc()
@@ -118,8 +134,7 @@ def _run(args: list[str], *, debug: bool) -> int:
         # Lightning turns an interruption while it trains into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        advice = "; fit --ckpt_path last goes on from what was saved last" if args[0] == "fit" else ""
-        return _fail(f"interrupted{advice}", 130)
+        return _fail(f"interrupted{HOW_TO_GO_ON.get(args[0], '')}", 130)
     except Exception as error:
         if debug:
             raise

@@ -5,6 +5,7 @@ everything else to Lightning.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,12 @@ class TrainerCLI(LightningCLI):
 
     Args:
         args: The command line, from the subcommand on.
+        callbacks: What else watches, besides what the options name.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         self.command = args[0]
+        self.callbacks = callbacks
         self.located: runs.Located | None = None  # the checkpoint to start from or to score
         self.checkpoint: dict[str, Any] = {}  # its content
         self.run: runs.Run | None = None  # the run that is trained or scored
@@ -231,7 +234,7 @@ class TrainerCLI(LightningCLI):
         if self.datamodule.val_size == 0:
             kwargs["limit_val_batches"] = 0
         kwargs["plugins"] = [*(options.trainer.plugins or []), DurableCheckpointIO()]
-        kwargs["callbacks"] = [*(options.trainer.callbacks or []), *extra]
+        kwargs["callbacks"] = [*(options.trainer.callbacks or []), *extra, *self.callbacks]
         try:
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:

@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mnist_lightning.sweep.check import check_trials
+from mnist_lightning.sweep.plan import read_plan
 from tests.conftest import TEST_COUNT, Command
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ALL_CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+COMMANDS = {"sweep": "sweep"}  # of the configs that are not for `fit`
+CONFIGS = [config for config in ALL_CONFIGS if config.stem not in COMMANDS]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -24,6 +28,12 @@ def test_a_shipped_config_trains_and_tests(command: Command, digits_dir: Path, t
     assert result["total"] == TEST_COUNT
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", ALL_CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_begins_with_its_command(config: Path) -> None:
-    assert config.read_text().startswith(f"# python -m mnist_lightning fit --config configs/{config.name}\n")
+    command = COMMANDS.get(config.stem, "fit")
+    assert config.read_text().startswith(f"# python -m mnist_lightning {command} --config configs/{config.name}\n")
+
+
+def test_fit_would_take_the_trials_of_the_shipped_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ALL_CONFIGS[0].parents[1])
+    check_trials(read_plan(Path("configs/sweep.yaml")))

@@ -1,8 +1,8 @@
 """What the pages show is true: their Python runs, their commands are understood, what they name exists.
 
 The ```python blocks of a page run in order in one namespace; a ```text block right after one is what it prints. They
-run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, and a trained and
-exported run, as `version_0` and `version_3`.
+run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, a trained and
+exported run, as `version_0` and `version_3`, and a sweep's `best.yaml`.
 """
 
 import contextlib
@@ -128,6 +128,9 @@ def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for kind in ("lightning_logs", "checkpoints"):
         shutil.copytree(project / kind, tmp_path / kind, copy_function=os.link)
     shutil.copy(project / "digit.png", tmp_path)
+    (tmp_path / "sweeps" / "default").mkdir(parents=True)
+    config = project / "lightning_logs" / "version_0" / "config.yaml"
+    shutil.copy(config, tmp_path / "sweeps" / "default" / "best.yaml")  # what a sweep would have found
     (tmp_path / "data").symlink_to(project / "data")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from mnist_lightning.answers_file import ANSWERS, as_csv
 from mnist_lightning.calibration import Calibration, from_checkpoint, judge, reliability
 from mnist_lightning.checkpoint_file import sha256
 from mnist_lightning.data.loader import Batch, BatchLoader
@@ -92,6 +93,9 @@ class ScoreReport(Callback):
         }
         # First, and by itself: nothing that goes wrong with what illustrates it costs the result.
         replace_file(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+        columns = (answers.indices, answers.labels, answers.predictions)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        replace_file(self.folder / ANSWERS, as_csv(rows).encode())
         pictures = draw(card, answers, trainer.test_dataloaders, self.calibration)
         for logger in trainer.loggers:
             logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)

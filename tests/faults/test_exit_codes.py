@@ -191,6 +191,26 @@ def a_signal_while_testing(stage: Stage) -> None:
     a_signal("SIGTERM", Classifier, "test_step")(stage)
 
 
+SWEEP = """
+study: {name: s, trials: 1}
+fit: {data.data_dir: digits, data.source: files, data.val_size: 60, trainer.max_epochs: 1}
+"""
+LR = "space: {model.lr: {choices: [0.001]}}"
+
+
+def a_sweep_that(text: str, before: Fault = nothing) -> Fault:
+    def prepare(stage: Stage) -> None:
+        before(stage)
+        Path("sweep.yaml").write_text(text)
+
+    return prepare
+
+
+def a_damaged_study(stage: Stage) -> None:
+    Path("sweeps/s").mkdir(parents=True)
+    Path("sweeps/s/study.db").write_bytes(b"no database" * 1000)
+
+
 TABLE: list[tuple[int, Fault, str, str]] = [
     # 0 done
     (0, nothing, "--version", "mnist-lightning"),
@@ -208,7 +228,9 @@ TABLE: list[tuple[int, Fault, str, str]] = [
         "test",
         "cannot be read; going by each checkpoint's own checksums",
     ),
+    (0, a_sweep_that(SWEEP + LR), "sweep --config sweep.yaml", "best: trial 0"),
     # 1 what nobody foresaw
+    (1, a_sweep_that(SWEEP + LR.replace("0.001", "1e30")), "sweep --config sweep.yaml", "no trial has a score"),
     (1, a_program_that_fails, "fit", "unexpected ZeroDivisionError: division by zero; --debug shows where"),
     (1, a_reader_who_has_gone, "fit", "nobody reads the output any more"),
     # 2 usage or config
@@ -235,6 +257,13 @@ TABLE: list[tuple[int, Fault, str, str]] = [
         "test",
         "lightning_logs/version_0/config.yaml, line 1 is not YAML",
     ),
+    (2, nothing, "sweep --config missing.yaml", "missing.yaml is not a file"),
+    (2, nothing, "sweep", "required: --config"),
+    (2, a_sweep_that(SWEEP), "sweep --config sweep.yaml", "needs options to search under `space`"),
+    (2, a_sweep_that(SWEEP + LR.replace("lr", "lrr")), "sweep --config sweep.yaml", "did you mean --model.lr?"),
+    (2, nothing, "repeat --runs 1", "--runs: must be a whole number above 1"),
+    (2, nothing, "repeat --ckpt_path last", "repeat trains from the start"),
+    (2, nothing, "compare version_0 version_1", "answers.csv is not there; `test` writes it"),
     # 3 training diverged
     (3, a_loss_that_is_not_finite, "fit", "epoch 0, batch 0, step 0: the loss is nan"),
     (3, a_gradient_that_is_not_finite, "fit", "epoch 0, batch 0, step 0: the norm of the gradient is"),
@@ -252,7 +281,10 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     ),
     (4, a_data_file_that(bytearray.clear), "fit --data.source files", "the file is empty"),
     (4, pictures_of_another_size, "fit", "train images are 9×9 pixels, the network takes 28×28"),
+    (4, a_sweep_that(SWEEP + LR, no_data), "sweep --config sweep.yaml", "missing; your own"),
     # 5 disk or permissions
+    (5, a_sweep_that(SWEEP + LR, a_file_in_place_of("sweeps")), "sweep --config sweep.yaml", "cannot write into"),
+    (5, a_sweep_that(SWEEP + LR, a_damaged_study), "sweep --config sweep.yaml", "cannot be read as a study"),
     (5, a_file_in_place_of("lightning_logs"), "fit", "lightning_logs is not a folder"),
     (5, a_file_in_place_of("checkpoints"), "fit", "checkpoints is not a folder"),
     (5, a_system_that_refuses(errno.ENOSPC), "fit", "No space left on device"),

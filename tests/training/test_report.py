@@ -1,4 +1,5 @@
 import base64
+import csv
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mnist_lightning.answers_file import ANSWERS
 from mnist_lightning.calibration import BINS
 from mnist_lightning.training.report import Report, page
 from mnist_lightning.training.score_card import CalibrationScore, ClassScore, ConfusedPair, ScoreCard, WorstImage
@@ -191,3 +193,11 @@ def test_a_full_disk_fails_loudly_and_leaves_whole_files(
     for figure in (logs / "figures").iterdir():
         with Image.open(figure) as image:
             image.load()
+
+
+def test_the_answers_of_a_test_are_the_networks(finished_run: FinishedRun) -> None:
+    with (finished_run.logs / ANSWERS).open() as file:
+        rows = [[int(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+    labels = finished_run.images_and_labels("test")[1].tolist()
+    answers = finished_run.logits("best.ckpt", "test").argmax(axis=1).tolist()
+    assert rows == [[place, *both] for place, both in enumerate(zip(labels, answers, strict=True))]

@@ -1,0 +1,1 @@
+"""Searching for good options: many runs of `fit`, which Optuna chooses."""

@@ -244,6 +244,17 @@ def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
     assert sorted(Path().rglob("[!e]*")) == before
 
 
+def test_a_forged_checkpoint_asks_for_no_more_memory_than_it_fills(trained: Command) -> None:
+    checkpoint = torch.load(CHECKPOINTS / "best.ckpt", weights_only=True)
+    weights = checkpoint["state_dict"]
+    for layer in (0, 1):  # a matrix between them would have 4 TB
+        weights[f"network.layers.{layer}.bias"] = torch.zeros(10**6)
+    torch.save(checkpoint, "forged.ckpt")
+    outcome = trained("predict", "mine.csv", "--ckpt_path", "forged.ckpt")
+    assert outcome.code == 6
+    assert "is of another network" in outcome.err
+
+
 def test_a_network_for_images_labels_no_table(fit: Command, command: Command) -> None:
     assert fit("--trainer.max_epochs", "1").code == 0
     write_iris(Path("mine.csv"))

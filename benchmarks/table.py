@@ -99,6 +99,14 @@ def _scale(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def _tables(result: dict[str, Any]) -> list[Row]:
+    what = f"a table of {result['rows']:,} rows and 5 columns ({result['size_mb']:.0f} MB)"
+    return [
+        (f"{what}, read, split and encoded", f"{result['read_s']:.0f} s, {result['peak_mb']:,.0f} MB at most", 1),
+        ("training on its rows, the first shuffle included", f"{result['rows_per_s']:,.0f} rows/s", 1),
+    ]
+
+
 def _saving(result: dict[str, Any]) -> list[Row]:
     rows = [
         (f"{kind} of a checkpoint", _show(result[key], 0, " ms", 1000), result[key]["n"])
@@ -156,6 +164,7 @@ ROWS = {
     "accuracy_best": _accuracy,
     "startup": _startup,
     "scale": _scale,
+    "tables": _tables,
     "saving": _saving,
     "dashboards": _dashboards,
     "latency": _latency,

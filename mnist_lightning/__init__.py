@@ -1,4 +1,4 @@
-"""Train, validate, test and use an image classifier for MNIST, with PyTorch Lightning.
+"""Train, validate, test and use a classifier for MNIST, or for a table, with PyTorch Lightning.
 
 The public names load what they need on first use: importing the package alone imports neither torch nor Lightning.
 """
@@ -9,17 +9,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnist_lightning.data.mnist import MNISTDataModule
+    from mnist_lightning.data.tabular import TabularDataModule, TabularDataset
     from mnist_lightning.inference.predictor import Predictor
     from mnist_lightning.models.cnn import SimpleCNN
     from mnist_lightning.training.classifier import Classifier
+    from mnist_lightning.training.table_classifier import TableClassifier
 
-__all__ = ["Classifier", "MNISTDataModule", "Predictor", "SimpleCNN"]
+__all__ = [
+    "Classifier",
+    "MNISTDataModule",
+    "Predictor",
+    "SimpleCNN",
+    "TableClassifier",
+    "TabularDataModule",
+    "TabularDataset",
+]
 
 _HOMES = {
     "Classifier": "mnist_lightning.training.classifier",
     "MNISTDataModule": "mnist_lightning.data.mnist",
     "Predictor": "mnist_lightning.inference.predictor",
     "SimpleCNN": "mnist_lightning.models.cnn",
+    "TableClassifier": "mnist_lightning.training.table_classifier",
+    "TabularDataModule": "mnist_lightning.data.tabular",
+    "TabularDataset": "mnist_lightning.data.tabular",
 }
 
 

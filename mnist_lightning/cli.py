@@ -31,7 +31,7 @@ commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
   validate   score a checkpoint on the validation images
   test       score a checkpoint on the test images
-  predict    label your own pictures of digits
+  predict    label your own pictures of digits, or the rows of a .csv file
   export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
   demo       open a page to draw digits on, on this machine
              (without --ckpt_path, all of these take the best checkpoint of the newest run)
@@ -50,6 +50,7 @@ examples:
   python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
   python -m mnist_lightning fit --ckpt_path last
   python -m mnist_lightning test
+  python -m mnist_lightning fit --config configs/tabular.yaml --data.csv_file mine.csv --data.target species
   python -m mnist_lightning predict digit.png
   python -m mnist_lightning export --format onnx
   tensorboard --logdir lightning_logs

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# What decides which images an epoch serves, in which order and how augmented.
+# What decides which images or rows an epoch serves, in which order and how augmented.
 ORDER_OF_IMAGES = (
     "seed_everything",
     "data.batch_size",
     "data.val_size",
     "data.split_seed",
     "data.data_dir",
+    "data.csv_file",
+    "data.target",
+    "data.features",
+    "data.val_csv_file",
+    "data.test_csv_file",
     "data.rotation",
     "data.scale",
     "data.shear",

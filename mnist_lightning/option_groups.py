@@ -1,24 +1,23 @@
 """The groups of options, whose arguments they are, and what their types do not say about their values."""
 
-from collections.abc import Sequence
-from inspect import signature
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
-from mnist_lightning.data.mnist import MNISTDataModule
+from mnist_lightning.data_kinds import PAIRS, DataKind
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.option_parser import place_of
 from mnist_lightning.training.callbacks import EarlyStopping
-from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.dashboard import Dashboard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.trainer import AutoTrainer
 
-GROUPS = {
+Group = Mapping[str, Parameter]
+
+GROUPS: dict[str, Group] = {
     "trainer": signature(Trainer).parameters | signature(AutoTrainer).parameters,
-    "model": signature(Classifier).parameters,
-    "data": signature(MNISTDataModule).parameters,
     "early_stopping": signature(EarlyStopping).parameters,
     "checkpoint": signature(RunCheckpoint).parameters,
     "tensorboard": signature(Dashboard).parameters,
@@ -28,13 +27,20 @@ GROUPS = {
 SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
 
 
+def groups_of(kind: DataKind) -> dict[str, Group]:
+    """Return the groups of options for a kind of data."""
+    pair = PAIRS[kind]
+    model = {name: value for name, value in signature(pair.model).parameters.items() if name not in pair.from_data}
+    return GROUPS | {"model": model, "data": signature(pair.data).parameters}
+
+
 def check_options(options: Namespace, args: Sequence[str]) -> None:
     """Refuse what the types let pass.
 
     Raises:
         ConfigError: If a group is none, an option that needs a value is null, or a value is out of range.
     """
-    for group, parameters in GROUPS.items():
+    for group, parameters in groups_of(options.data_kind).items():
         for name, parameter in parameters.items():
             needs_value = parameter.default is not None and parameter.default is not parameter.empty
             if needs_value and options[group].get(name, ...) is None:

@@ -1,5 +1,6 @@
 """The options that a run was trained with: saved beside its logs, read from there or from a checkpoint itself."""
 
+import json
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from mnist_lightning.data_kinds import PAIRS, kind_of_content
 from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.option_changes import Change
-from mnist_lightning.option_groups import GROUPS
+from mnist_lightning.option_groups import groups_of
 from mnist_lightning.runs import Located
 from mnist_lightning.terminal import printable, tell
 
@@ -65,7 +67,7 @@ def saved_options(located: Located, checkpoint: Mapping[str, Any]) -> list[str]:
     if run := located.run:
         tell(f"{run.logs / CONFIG} is missing: going by the options that {located.path} holds")
     seed = f"--seed_everything={held.pop('seed_everything')}"
-    return [seed, *(f"--{group}.{name}={value}" for group in held for name, value in held[group].items())]
+    return [seed, *(f"--{group}.{name}={_typed(value)}" for group in held for name, value in held[group].items())]
 
 
 def held_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,16 +77,29 @@ def held_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, A
         CheckpointError: If it was not saved by this project.
     """
     hparams, data = (checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-    model = _plain_options(hparams, GROUPS["model"])
-    if not {"lr", "seed"} <= model.keys() or model != hparams:
-        raise CheckpointError(f"{located.path} was not saved by this project's Classifier")
-    data = {name: value for name, value in _plain_options(data, GROUPS["data"]).items() if name != "seed"}
-    model.pop("num_classes", None)  # the data set's
+    kind = kind_of_content(checkpoint)
+    groups, said_by_data = groups_of(kind), PAIRS[kind].from_data
+    model = _plain_options(hparams, (*groups["model"], *said_by_data))
+    if not {"lr", "seed", *said_by_data} <= model.keys() or model != hparams:
+        raise CheckpointError(f"{located.path} was not saved by this project's {PAIRS[kind].model.__name__}")
+    # How many classes there are is the data set's to say.
+    model = {name: value for name, value in model.items() if name in groups["model"] and name != "num_classes"}
+    data = {name: value for name, value in _plain_options(data, groups["data"]).items() if name != "seed"}
     return {"seed_everything": model.pop("seed"), "model": model, "data": data}
 
 
 def _plain_options(values: object, known: Container[str]) -> dict[str, Any]:
-    """Return what is a number or text in a dictionary out of a checkpoint, of known names only."""
+    """Return what is a number, a text or a list of them in a dictionary out of a checkpoint, of known names only."""
     if not isinstance(values, dict):
         return {}
-    return {name: value for name, value in values.items() if name in known and isinstance(value, int | float | str)}
+    return {name: value for name, value in values.items() if name in known and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    items = value if isinstance(value, list | tuple) else [value]
+    return all(isinstance(item, int | float | str) for item in items)
+
+
+def _typed(value: object) -> object:
+    """Return a value as it is typed on a command line."""
+    return json.dumps(value) if isinstance(value, list | tuple) else value

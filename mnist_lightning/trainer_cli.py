@@ -6,6 +6,7 @@ everything else to Lightning.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from torch.utils import deterministic
 from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.config_guard import check_files, guard_configs, read_config
 from mnist_lightning.data.family import num_classes, trained_on
-from mnist_lightning.data.mnist import MNISTDataModule
 from mnist_lightning.data.spec import read_spec
+from mnist_lightning.data_kinds import OPTION, PAIRS, DataKind, kind_of_command
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
 from mnist_lightning.option_groups import check_options
@@ -29,13 +30,11 @@ from mnist_lightning.saved_options import SaveConfig, held_options, saved_config
 from mnist_lightning.terminal import printable
 from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
-from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.dashboard import Dashboard
 from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.resume_guard import ResumeGuard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
-from mnist_lightning.training.score_report import ScoreReport
 from mnist_lightning.training.tensorboard import RunLogger, quiet_event_writer
 from mnist_lightning.training.trainer import AutoTrainer
 
@@ -78,14 +77,16 @@ class TrainerCLI(LightningCLI):
         self.lock: FileLock | None = None
         self.resume_guard: ResumeGuard | None = None
         guard_configs()
+        self.data_kind = kind_of_command(args)
+        self.pair = PAIRS[self.data_kind]
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
         keep_freed_memory()
         try:
             with quiet_event_writer():
                 super().__init__(
-                    Classifier,
-                    MNISTDataModule,
+                    self.pair.model,
+                    self.pair.data,
                     save_config_callback=None,
                     trainer_class=AutoTrainer,
                     trainer_defaults={
@@ -147,9 +148,23 @@ class TrainerCLI(LightningCLI):
         parser.add_argument(
             "--test_after_fit", type=bool, default=False, help="Whether `fit` ends with `test` of the run's best."
         )
+        parser.add_argument(
+            f"--{OPTION}", type=DataKind, default=self.data_kind, help="What is trained on, which decides the options."
+        )
+        for name in self.pair.from_data:
+            compute = partial(self._said_by_data, name)
+            parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("data.dataset", "model.num_classes", compute_fn=num_classes)
+        if self.data_kind == "mnist":
+            parser.link_arguments("data.dataset", "model.num_classes", compute_fn=num_classes)
+
+    def _said_by_data(self, name: str, data: Any) -> int:
+        """Return an argument of the model that the data say; a checkpoint's network keeps the form it was made for."""
+        if self.checkpoint:
+            data.restore(self.checkpoint.get("inputs"))
+        said: int = {"in_features": data.spec.in_features, "num_classes": len(data.spec.class_names)}[name]
+        return said
 
     def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]
         """Parse the command line; a command on a run starts from the config that the run saved."""
@@ -177,8 +192,8 @@ class TrainerCLI(LightningCLI):
             self._tell_changes(parser)
 
     def _check_dataset(self, path: Path) -> None:
-        trained, asked = trained_on(self.checkpoint), self.config[self.command].data.dataset
-        if trained != asked:
+        trained, asked = trained_on(self.checkpoint), self.config[self.command].data.get("dataset")
+        if asked and trained != asked:  # a table has no name
             raise CheckpointError(
                 f"{path} was trained on {trained}, but data.dataset is {asked}; pass a checkpoint of that data set"
             )
@@ -193,6 +208,15 @@ class TrainerCLI(LightningCLI):
             raise ConfigError(f"a file on the command line cannot be read as a config: {error}") from error
         check_options(config[config.subcommand], args)
         return config
+
+    def instantiate_classes(self) -> None:
+        """Make datamodule, model and Trainer; the parser wraps what the data refuse while the model is told of them."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the run's folders and a Trainer that writes into them."""
@@ -211,7 +235,7 @@ class TrainerCLI(LightningCLI):
             options.checkpoint.dirpath = str(self.located.path.parent)
             folder = self.run.logs if self.run else self.located.path.parent
             folder.mkdir(parents=True, exist_ok=True)
-            extra.append(ScoreReport(self.located, self.checkpoint, folder))
+            extra.append(self.pair.score_report(self.located, self.checkpoint, folder))
             kwargs["precision"] = "32-true"  # a score does not depend on what the machine is fast at
         elif not options.trainer.fast_dev_run:
             if self.run is None:
@@ -231,7 +255,7 @@ class TrainerCLI(LightningCLI):
         if options.trainer.enable_progress_bar in (None, True):
             kwargs["enable_progress_bar"] = sys.stderr.isatty()
             extra += [ProgressBar()] if sys.stderr.isatty() else []
-        if self.datamodule.val_size == 0:
+        if self.datamodule.hparams.get("val_size") == 0:
             kwargs["limit_val_batches"] = 0
         kwargs["plugins"] = [*(options.trainer.plugins or []), DurableCheckpointIO()]
         kwargs["callbacks"] = [*(options.trainer.callbacks or []), *extra, *self.callbacks]

@@ -9,13 +9,17 @@ import yaml
 from mnist_lightning.sweep.check import check_trials
 from mnist_lightning.sweep.plan import read_plan
 from tests.conftest import TEST_COUNT, Command
+from tests.data.tables import write_iris
 
 ALL_CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 COMMANDS = {"sweep": "sweep"}  # of the configs that are not for `fit`
 CONFIGS = [config for config in ALL_CONFIGS if config.stem not in COMMANDS]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+IMAGES = [path for path in CONFIGS if path.stem != "tabular"]
+
+
+@pytest.mark.parametrize("config", IMAGES, ids=lambda path: path.stem)
 def test_a_shipped_config_trains_and_tests(command: Command, digits_dir: Path, tmp_path: Path, config: Path) -> None:
     options = yaml.safe_load(config.read_text())
     val_size = "60" if options["data"].get("val_size") else "0"
@@ -31,9 +35,21 @@ def test_a_shipped_config_trains_and_tests(command: Command, digits_dir: Path, t
 @pytest.mark.parametrize("config", ALL_CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_begins_with_its_command(config: Path) -> None:
     command = COMMANDS.get(config.stem, "fit")
-    assert config.read_text().startswith(f"# python -m mnist_lightning {command} --config configs/{config.name}\n")
+    assert config.read_text().startswith(f"# python -m mnist_lightning {command} --config configs/{config.name}")
 
 
 def test_fit_would_take_the_trials_of_the_shipped_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ALL_CONFIGS[0].parents[1])
     check_trials(read_plan(Path("configs/sweep.yaml")))
+
+
+def test_the_config_for_tables_trains_and_tests(command: Command, tmp_path: Path) -> None:
+    (config,) = (path for path in CONFIGS if path not in IMAGES)
+    write_iris(tmp_path / "mine.csv")
+    table = ("--data.csv_file", "mine.csv", "--data.target", "species")
+    trained = command("fit", "--config", str(config), *table)
+    assert trained.code == 0, trained.err
+    result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
+    assert result["total"] == 22
+    # Linear discriminants are right on 98 % of irises; 3 of 22 wrong is several times that.
+    assert result["correct"] >= 19

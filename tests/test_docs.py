@@ -1,8 +1,9 @@
 """What the pages show is true: their Python runs, their commands are understood, what they name exists.
 
 The ```python blocks of a page run in order in one namespace; a ```text block right after one is what it prints. They
-run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, a trained and
-exported run, as `version_0` and `version_3`, and a sweep's `best.yaml`.
+run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, a table
+`mine.csv`, a trained and exported run, as `version_0` and `version_3`, one trained on the table, as `version_2`, and a
+sweep's `best.yaml`.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from PIL import Image
 from mnist_lightning.cli import COMMANDS, OWN_COMMANDS, main
 from mnist_lightning.data import family, idx, sources
 from tests.conftest import Command
+from tests.data.tables import write_iris
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "lightning_logs", "checkpoints")
@@ -117,8 +119,17 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
             with pytest.raises(SystemExit) as stopped:
                 main(args)
             assert not stopped.value.code
+    write_iris(root / "mine.csv")
+    table = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "species")
+    elsewhere = root / "table"
+    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mnist-lightning"])
+        with pytest.raises(SystemExit) as stopped:
+            main(["fit", *table, "--trainer.max_epochs", "1", "--trainer.default_root_dir", "table"])
+        assert not stopped.value.code
     for kind in ("lightning_logs", "checkpoints"):
         shutil.copytree(root / kind / "version_0", root / kind / "version_3")
+        (elsewhere / kind / "version_0").rename(root / kind / "version_2")
     return root
 
 
@@ -127,7 +138,8 @@ def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Go to a folder with what the pages speak of, where a test can leave things."""
     for kind in ("lightning_logs", "checkpoints"):
         shutil.copytree(project / kind, tmp_path / kind, copy_function=os.link)
-    shutil.copy(project / "digit.png", tmp_path)
+    for name in ("digit.png", "mine.csv"):
+        shutil.copy(project / name, tmp_path)
     (tmp_path / "sweeps" / "default").mkdir(parents=True)
     config = project / "lightning_logs" / "version_0" / "config.yaml"
     shutil.copy(config, tmp_path / "sweeps" / "default" / "best.yaml")  # what a sweep would have found

@@ -89,10 +89,13 @@ class BatchLoader:
 
     def _batch(self, number: int, order: Tensor) -> Batch:
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return self._inputs(number, chosen), self.labels.index_select(0, chosen)
+
+    def _inputs(self, number: int, chosen: Tensor) -> Tensor:
         images = as_images(self.images.index_select(0, chosen))
         if self.augmentation:
             images = augment(images, self.augmentation, self._generator(number))
-        return normalise(images, self.mean, self.std), self.labels.index_select(0, chosen)
+        return normalise(images, self.mean, self.std)
 
     def _generator(self, batch: int) -> torch.Generator:
         sequence = np.random.SeedSequence([self.shuffle_seed or 0, self.epoch, batch, self.rank])
@@ -126,6 +129,49 @@ class BatchLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the batches that the state counts as served."""
         self._first_batch = state["served"]
+
+
+class RowLoader(BatchLoader):
+    """Yield batches of a table's rows and labels, float32 (B, F) and int64 (B,), in a `BatchLoader`'s order.
+
+    Args:
+        rows: float32 (N, F), as the network takes them.
+        labels: int64 (N,).
+        indices: int64 (M,), the rows to serve, in order; None serves all.
+        batch_size: Rows a batch, at least 1.
+        shuffle_seed: Seed of the order, at least 0; None keeps the order of `indices`.
+        rank: This process, in [0, world_size).
+        world_size: How many processes share the work.
+        device: Where batches are made: the rows are moved there once, on first use.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        labels: Tensor,
+        *,
+        indices: Tensor | None = None,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(
+            rows,
+            labels,
+            indices=indices,
+            batch_size=batch_size,
+            mean=0.0,
+            std=1.0,
+            shuffle_seed=shuffle_seed,
+            rank=rank,
+            world_size=world_size,
+            device=device,
+        )
+
+    def _inputs(self, number: int, chosen: Tensor) -> Tensor:
+        return self.images.index_select(0, chosen)
 
 
 def as_images(pixels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from mnist_lightning.inference.prediction import Prediction
 from mnist_lightning.terminal import printable
 
 Labelled = Sequence[tuple[Path, Prediction]]
+Row = dict[str, str | int | float | bool | None]  # values by column
 
 COLUMNS = ("file", "label", "probability", "second", "second_probability", "third", "third_probability", "unsure")
 
@@ -51,7 +52,15 @@ def write_labels(path: Path, labelled: Labelled) -> None:
     Raises:
         StorageError: If it cannot be written.
     """
-    rows = [row(picture, prediction) for picture, prediction in labelled]
+    write_rows(path, [row(picture, prediction) for picture, prediction in labelled])
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows of the same columns, at least one, as `write_labels` does.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
     text = json.dumps(rows, indent=1) + "\n" if path.suffix.lower() == ".json" else csv_text(rows)
     # What a file name holds that is no text comes out as the bytes it was.
     data = text.encode("utf-8", "surrogateescape")
@@ -61,18 +70,18 @@ def write_labels(path: Path, labelled: Labelled) -> None:
         raise StorageError(f"cannot write {printable(str(path))}: {error.strerror or error}") from error
 
 
-def row(path: Path, prediction: Prediction) -> dict[str, str | float | bool]:
+def row(path: Path, prediction: Prediction) -> Row:
     """Return the values of `COLUMNS` for one picture."""
     (label, probability), (second, second_probability), (third, third_probability) = prediction.top3
     values = (label, probability, second, second_probability, third, third_probability, prediction.unsure)
     return dict(zip(COLUMNS, (str(path), *values), strict=True))
 
 
-def csv_text(rows: Sequence[dict[str, str | float | bool]]) -> str:
-    """Return rows as CSV with a header; truth is written `true` and `false`, as JSON has it."""
+def csv_text(rows: Sequence[Row]) -> str:
+    """Return rows, at least one, as CSV with a header; truth is written `true` and `false`, as JSON has it."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(rows[0])
     for values in rows:
         writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in values.values()])
     return file.getvalue()

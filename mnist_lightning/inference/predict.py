@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mnist_lightning.command_parser import CommandParser
 from mnist_lightning.durable import check_writable
-from mnist_lightning.errors import PictureError, StorageError
+from mnist_lightning.errors import ConfigError, PictureError, StorageError
 from mnist_lightning.inference.labels import Screen, write_labels
 from mnist_lightning.terminal import printable
 
@@ -25,7 +25,8 @@ PROGRESS_AFTER_S = 2.0
 SOME_FAILED, NOTHING_LABELLED = 1, 4  # exit codes
 DESCRIPTION = """\
 Find the digit in each picture, prepare it as MNIST's makers did, and label it. Whether its ink is darker or lighter
-than the paper is found out and shown. The exit code is 1 where some pictures could not be labelled, 4 where none."""
+than the paper is found out and shown. The exit code is 1 where some pictures could not be labelled, 4 where none.
+A network that was trained on a table labels the rows of a .csv file, all or none."""
 
 
 def main(args: list[str]) -> int:
@@ -35,11 +36,15 @@ def main(args: list[str]) -> int:
         args: The command line after `predict`.
 
     Raises:
-        CheckpointError: If there is no trained network, or it is damaged.
+        CheckpointError: If there is no trained network, it is damaged, or it takes something else.
+        ConfigError: If options do not go together.
+        DatasetError: If a table cannot be read, or does not fit the network.
         StorageError: If a result cannot be written.
     """
     options = _parser().parse_args(args)
     _check_places(options.output, options.save_inputs)
+    if any(name.lower().endswith(".csv") for name in options.pictures):
+        return _run_table(options)
     return _run(options)
 
 
@@ -51,13 +56,14 @@ def _parser() -> CommandParser:
         "predict photos scans/seven.tif --output labels.csv",
         "predict photos --save_inputs seen",
         "predict chalk.jpg --ink light --ckpt_path version_3/best",
+        "predict rows.csv --output labels.csv",
     )
     parser.add_argument(
         "pictures",
         nargs="+",
         metavar="IMAGE_OR_FOLDER",
         help="a PNG, JPEG, BMP, WebP, TIFF or GIF picture of one digit, or a folder: all pictures in it and in the "
-        "folders in it, except hidden ones",
+        "folders in it, except hidden ones; for a network that was trained on a table, a .csv file",
     )
     parser.add_argument(
         "--ckpt_path",
@@ -121,6 +127,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.save_inputs:
         print(f"what the network saw: {printable(str(options.save_inputs))}")
     return SOME_FAILED if failed else 0
+
+
+def _run_table(options: argparse.Namespace) -> int:
+    if len(options.pictures) > 1:
+        raise ConfigError("predict takes one .csv file at a time, and no pictures beside it")
+    if options.ink != "auto" or options.save_inputs:
+        raise ConfigError("--ink and --save_inputs are for pictures, not for a .csv file")
+    from mnist_lightning.inference.predict_table import predict_table
+
+    return predict_table(Path(options.pictures[0]), options.ckpt_path, options.unsure_below, options.output)
 
 
 def _check_places(output: Path | None, save_inputs: Path | None) -> None:

@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mnist_lightning import calibration, checkpoint_file, runs
 from mnist_lightning.calibration import Calibration
 from mnist_lightning.data.family import DATASETS, MNIST, DatasetSource, trained_on
 from mnist_lightning.data.spec import ImageSpec, read_spec
+from mnist_lightning.data.table_spec import TableSpec, spec_from_plain
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.models.cnn import SimpleCNN
+from mnist_lightning.models.mlp import MLP
 
 UNSURE_BELOW = 0.9  # where the checkpoint says nothing, because it was trained without validation
 
@@ -59,6 +63,30 @@ class TrainedNetwork:
         )
 
 
+@dataclass(frozen=True)
+class TrainedTable:
+    """A network for tables, ready to be used.
+
+    Args:
+        network: In evaluation mode, float32, on the processor.
+        spec: What it expects of a table, and its class names.
+        path: The checkpoint it was read from.
+        epoch: Epoch it was saved in, from 0.
+        calibration: How far its probabilities can be believed, if the checkpoint says so.
+    """
+
+    network: MLP
+    spec: TableSpec
+    path: Path
+    epoch: int
+    calibration: Calibration | None
+
+    @property
+    def unsure_below(self) -> float:
+        """The probability in [0, 1] below which its answers count as unsure."""
+        return self.calibration.unsure_below if self.calibration else UNSURE_BELOW
+
+
 def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
     """Read a trained network.
 
@@ -71,6 +99,11 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
     """
     located = runs.locate(reference, root)
     checkpoint = checkpoint_file.read_checkpoint(located.path)
+    if spec_from_plain(checkpoint.get("inputs")):
+        raise CheckpointError(
+            f"{located.path} was trained on a table: predict takes a .csv file for it; "
+            "pictures, export and demo are for networks that were trained on images"
+        )
     spec = read_spec(checkpoint)
     if spec is None:
         raise CheckpointError(
@@ -90,6 +123,33 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
         data_dir=data_dir,
         calibration=calibration.from_checkpoint(checkpoint),
         dataset=DATASETS[trained_on(checkpoint)],
+    )
+
+
+def load_table(reference: str = "best", root: Path = Path()) -> TrainedTable:
+    """Read a network that was trained on a table.
+
+    Args:
+        reference: As `load` takes it.
+        root: Folder that holds `lightning_logs` and `checkpoints`.
+
+    Raises:
+        CheckpointError: If there is none, or it is damaged or of another network.
+    """
+    located = runs.locate(reference, root)
+    checkpoint = checkpoint_file.read_checkpoint(located.path)
+    spec = spec_from_plain(checkpoint.get("inputs"))
+    if spec is None:
+        raise CheckpointError(f"{located.path} was not trained on a table: it cannot label rows of a .csv file")
+    weights = checkpoint["state_dict"]
+    widths = [len(value) for name, value in weights.items() if name.endswith(".bias") and value.ndim == 1]
+    shape = (spec.in_features, len(spec.class_names), [width for width in widths[:-1] if width])
+    with torch.device("meta"):  # the biases of a forged file can ask for more weights than any memory holds
+        checkpoint_file.check_weights(located.path, checkpoint, MLP(*shape).state_dict())
+    network = MLP(*shape)
+    network.load_state_dict({name: weights[checkpoint_file.NETWORK_PREFIX + name] for name in network.state_dict()})
+    return TrainedTable(
+        network.eval(), spec, located.path, checkpoint["epoch"], calibration.from_checkpoint(checkpoint)
     )
 
 

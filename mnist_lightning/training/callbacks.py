@@ -19,7 +19,13 @@ from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.tensorboard import run_logger
 
-PLACES = ("data_dir", "source")  # where data come from: no hyper-parameters
+PLACES = (
+    "data_dir",
+    "source",
+    "csv_file",
+    "val_csv_file",
+    "test_csv_file",
+)  # where data come from: no hyper-parameters
 END = "End of training"  # TensorBoard's tag
 COLUMNS = ("train_loss", "train_acc", "val_loss", "val_acc", "lr")  # of an epoch's line
 

@@ -1,13 +1,14 @@
 """Classifier: loss, accuracy, optimizer and schedule around SimpleCNN."""
 
 from dataclasses import asdict
+from inspect import signature
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -51,6 +52,7 @@ class Classifier(LightningModule):
         ConfigError: If a number is out of range.
     """
 
+    network: Any  # a SimpleCNN, or what a subclass makes in its place
     plateau: ReduceLROnPlateau
 
     def __init__(
@@ -87,17 +89,17 @@ class Classifier(LightningModule):
             raise ConfigError(f"model.plateau_factor must be in (0, 1), got {plateau_factor}; 0.5 is usual")
         if plateau_patience < 0:
             raise ConfigError(f"model.plateau_patience must be at least 0, got {plateau_patience}; 2 is usual")
-        self.save_hyperparameters()
+        self.save_hyperparameters(*signature(type(self)).parameters)  # none that only a base class has
         self.lr, self.optimizer, self.schedule, self.warmup = lr, optimizer, schedule, warmup
         self.beta2, self.weight_decay = beta2, weight_decay
         self.label_smoothing, self.ema_decay = label_smoothing, ema_decay
         self.plateau_factor, self.plateau_patience = plateau_factor, plateau_patience
         self.num_classes, self.seed = num_classes, seed
         try:
-            self.network = SimpleCNN(conv_dropout, fc_dropout, num_classes).to(memory_format=torch.channels_last)
+            self.network = self.make_network()
         except ValueError as error:
             raise ConfigError(f"model.{error}") from error
-        self.example_input_array: Tensor = torch.zeros(1, 1, 28, 28)
+        self.example_input_array: Tensor = self.make_example()
         self.train_tally, self.val_tally, self.test_tally = Tally(), Tally(), Tally()
         self.score: Score | None = None  # of the evaluation that ended last
         self._val_loss: float | None = None  # what the plateau schedule has not looked at yet
@@ -106,6 +108,19 @@ class Classifier(LightningModule):
         self._logged: list[dict[str, float]] = []  # the points of an unfinished epoch
         self._total_steps = 0  # of the run, known when training starts
         self._restored: dict[str, Any] = {}  # what a checkpoint holds of this module, until training starts
+
+    def make_network(self) -> nn.Module:
+        """Return the network that the hyper-parameters describe.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        network = SimpleCNN(self.hparams["conv_dropout"], self.hparams["fc_dropout"], self.num_classes)
+        return network.to(memory_format=torch.channels_last)
+
+    def make_example(self) -> Tensor:
+        """Return an input of the network, a batch of one."""
+        return torch.zeros(1, 1, 28, 28)
 
     def setup(self, stage: str) -> None:
         """See that there are as many outputs as classes.

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lightning.data.loader import Batch, BatchLoader, denormalise
+from mnist_lightning.data.loader import Batch, BatchLoader, RowLoader, denormalise
 from mnist_lightning.training import figures
 from mnist_lightning.training.answers import AnswerCollector, Answers, spec_of
 from mnist_lightning.training.classifier import Classifier
@@ -19,7 +19,8 @@ class Dashboard(Callback):
 
     Args:
         pictures: Whether to draw, at each epoch, training images as the network gets them, and of the validation
-            images the confusion matrix, the worst ones and the curves of precision over recall.
+            images the confusion matrix, the worst ones and the curves of precision over recall; of a table's rows the
+            matrix and the curves.
         histograms: Whether to draw how the weights are distributed, at each epoch.
     """
 
@@ -40,8 +41,9 @@ class Dashboard(Callback):
         if self._sheet_epoch != trainer.current_epoch:
             self._sheet_epoch = trainer.current_epoch
             logger = run_logger(trainer)
-            if logger and self.pictures and trainer.is_global_zero:
-                loader = trainer.train_dataloader
+            loader = trainer.train_dataloader
+            # A table's rows are no pictures.
+            if logger and self.pictures and trainer.is_global_zero and not isinstance(loader, RowLoader):
                 assert isinstance(loader, BatchLoader)
                 images, _ = loader.first_batch()
                 pixels = denormalise(images[:SHEET_IMAGES], loader.mean, loader.std).cpu().numpy()
@@ -87,9 +89,10 @@ def _draw_validation(
 ) -> None:
     confusion = confusion_matrix(answers.labels, answers.predictions, len(class_names)).tolist()
     logger.log_picture("Validation/confusion matrix", figures.confusion_matrix(confusion, class_names), epoch)
-    worst = worst_images(answers, class_names)
-    pixels = loader.images[[image.index for image in worst]].cpu().numpy()
-    logger.log_picture("Validation/worst images", figures.worst_images(pixels, worst), epoch)
+    if not isinstance(loader, RowLoader):
+        worst = worst_images(answers, class_names)
+        pixels = loader.images[[image.index for image in worst]].cpu().numpy()
+        logger.log_picture("Validation/worst images", figures.worst_images(pixels, worst), epoch)
     probabilities = answers.logits.double().softmax(dim=1).numpy()
     for place, name in enumerate(class_names):
         hits = (answers.labels == place).numpy()

@@ -111,8 +111,8 @@ def reliability_diagram(panels: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Im
     return image
 
 
-def class_errors(classes: Sequence[ClassScore]) -> Image.Image:
-    """Draw, for each class, the share of its images that was missed and of its answers that was wrong."""
+def class_errors(classes: Sequence[ClassScore], noun: str = "images") -> Image.Image:
+    """Draw, for each class, the share of its images (or rows) that was missed and of its answers that was wrong."""
     names = printable([score.name for score in classes])
     name_width = max(round(font(TEXT_SIZE).getlength(name)) for name in names)
     left, length, row_height = MARGIN + name_width + 8, 360, 40
@@ -134,7 +134,7 @@ def class_errors(classes: Sequence[ClassScore]) -> Image.Image:
             draw.text((end + 6, bar + 8), text, INK, font(TEXT_SIZE), "lm")
     draw.line((left - 1, TITLE_HEIGHT - 2, left - 1, TITLE_HEIGHT + len(classes) * row_height - 6), GREY)
     bottom = TITLE_HEIGHT + len(classes) * row_height + 8
-    legend(draw, left, bottom, [(BLUE, "images missed"), (VERMILION, "answers wrong")])
+    legend(draw, left, bottom, [(BLUE, f"{noun} missed"), (VERMILION, "answers wrong")])
     return image
 
 

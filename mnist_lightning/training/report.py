@@ -54,6 +54,7 @@ class Report:
         facts: What else is worth knowing of the run, by name.
         commands: What to type to do it again.
         config: The run's options, as YAML; None where they are not known.
+        noun: What is classified, in the plural.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Report:
     facts: Mapping[str, str]
     commands: Sequence[str]
     config: str | None
+    noun: str = "images"
 
 
 def page(report: Report) -> str:
@@ -75,15 +77,19 @@ def page(report: Report) -> str:
         parts.append(f'<h2>Training</h2>\n<div class="charts">{"".join(charts)}</div>')
     classes = [(c.name, f"{c.images:,}", _percent(c.precision), _percent(c.recall)) for c in card.classes]
     parts.append("<h2>Classes</h2>\n<p>Precision: of the answers that name a class, the share that is right. Recall: ")
-    parts.append('of the images of a class, the share that is answered right.</p>\n<div class="pair">')
-    parts.append(_table(("class", "images", "precision", "recall"), classes))
+    parts.append(f'of the {report.noun} of a class, the share that is answered right.</p>\n<div class="pair">')
+    parts.append(_table(("class", report.noun, "precision", "recall"), classes))
     parts.append(f"{_image(report, 'class errors')}</div>")
     pairs = [(pair.label, pair.prediction, f"{pair.count:,}") for pair in card.most_confused]
     parts.append(f'<h2>Confusions</h2>\n<div class="pair">{_image(report, "confusion matrix")}')
-    parts.append(f"{_table(('label', 'answer', 'images'), pairs)}</div>")
-    parts.append("<h2>Worst images</h2>\n<p>Those with the least probability for their own class.</p>")
-    parts.append(_image(report, "worst images"))
-    parts.append(f"<h2>Calibration</h2>\n<p>{_calibration_text(card)}</p>")
+    parts.append(f"{_table(('label', 'answer', report.noun), pairs)}</div>")
+    parts.append(f"<h2>Worst {report.noun}</h2>\n<p>Those with the least probability for their own class.</p>")
+    if "worst images" in report.pictures:
+        parts.append(_image(report, "worst images"))
+    else:
+        worst = [(f"{row.index:,}", row.label, row.prediction, _percent(row.probability)) for row in card.worst_images]
+        parts.append(_table(("row", "label", "answer", "probability of it"), worst))
+    parts.append(f"<h2>Calibration</h2>\n<p>{_calibration_text(report)}</p>")
     parts.append(_image(report, "reliability diagram"))
     parts.append(f"<h2>Run</h2>\n{_table((), report.facts.items(), 'facts')}")
     parts.append(f"<pre>{escape(chr(10).join(report.commands))}</pre>")
@@ -100,7 +106,8 @@ def _lines(curves: Mapping[str, Points]) -> dict[str, dict[str, Points]]:
     return {name: lines for name, lines in charts.items() if lines}
 
 
-def _calibration_text(card: ScoreCard) -> str:
+def _calibration_text(report: Report) -> str:
+    card = report.card
     score, answers = card.calibration, sum(map(sum, card.confusion))
     text = (
         f"Expected calibration error over {score.bins} bins: {_percent(score.ece)}. That is how far probabilities and "
@@ -109,9 +116,9 @@ def _calibration_text(card: ScoreCard) -> str:
     if score.temperature is None or score.calibrated_ece is None or score.sure is None:
         return f"{text} No temperature was fitted, for the checkpoint was saved without validation."
     return (
-        f"{text} Dividing the logits by the temperature {score.temperature:.3f}, fitted to validation images, makes it "
-        f"{_percent(score.calibrated_ece)}. An answer counts as unsure when its probability after that is below "
-        f"{score.unsure_below:.3f}: {answers - score.sure:,} answers are unsure, and of the other {score.sure:,} "
+        f"{text} Dividing the logits by the temperature {score.temperature:.3f}, fitted to validation {report.noun}, "
+        f"makes it {_percent(score.calibrated_ece)}. An answer counts as unsure when its probability after that is "
+        f"below {score.unsure_below:.3f}: {answers - score.sure:,} answers are unsure, and of the other {score.sure:,} "
         f"{score.sure_correct:,} are right."
     )
 

@@ -178,11 +178,17 @@ def describe(score: Score) -> str:
     >>> describe(Score(loss=0.0213, correct=9930, total=10_000))
     'accuracy 9930/10000 = 99.30 % (95 % interval 99.12 to 99.45), loss 0.0213'
     """
-    low, high = wilson_interval(score.correct, score.total)
-    return (
-        f"accuracy {score.correct}/{score.total} = {100 * score.accuracy:.2f} % "
-        f"(95 % interval {100 * low:.2f} to {100 * high:.2f}), loss {score.loss:.4f}"
-    )
+    return f"accuracy {describe_share(score.correct, score.total)}, loss {score.loss:.4f}"
+
+
+def describe_share(correct: int, total: int) -> str:
+    """Return an accuracy in words.
+
+    >>> describe_share(9, 10)
+    '9/10 = 90.00 % (95 % interval 59.58 to 98.21)'
+    """
+    low, high = wilson_interval(correct, total)
+    return f"{correct}/{total} = {100 * correct / total:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f})"
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

@@ -39,6 +39,8 @@ class ScoreReport(Callback):
         folder: Where the files go; it exists.
     """
 
+    noun = "images"  # what is classified
+
     def __init__(self, located: Located, checkpoint: Mapping[str, Any], folder: Path) -> None:
         self.path, self.run = located.path, located.run
         self.epoch: int = checkpoint["epoch"]
@@ -72,12 +74,13 @@ class ScoreReport(Callback):
         pl_module.print(f"{self.path}: test {describe(score)}")
         if len(answers.labels) < len(trainer.test_dataloaders.indices):
             pl_module.print(
-                f"on a part of the test images only, which is no test result: {self.folder / RESULT} is not written"
+                f"on a part of the test {self.noun} only, which is no test result: "
+                f"{self.folder / RESULT} is not written"
             )
             return
         if not trainer.is_global_zero:
             return
-        card = score_card(answers, spec_of(trainer).class_names, self.calibration)
+        card = self._card(trainer, answers)
         result = {
             "correct": score.correct,
             "total": score.total,
@@ -89,14 +92,14 @@ class ScoreReport(Callback):
             "device": device_name(trainer.strategy.root_device),
             "precision": trainer.precision,
             "torch": torch.__version__,
-            **asdict(card),
+            **self._numbers(trainer, card),
         }
         # First, and by itself: nothing that goes wrong with what illustrates it costs the result.
         replace_file(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
         columns = (answers.indices, answers.labels, answers.predictions)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         replace_file(self.folder / ANSWERS, as_csv(rows).encode())
-        pictures = draw(card, answers, trainer.test_dataloaders, self.calibration)
+        pictures = self._pictures(card, answers, trainer.test_dataloaders)
         for logger in trainer.loggers:
             logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
         if board := run_logger(trainer):
@@ -110,6 +113,20 @@ class ScoreReport(Callback):
         report = self._report(trainer, describe(score), card, files)
         replace_file(self.folder / REPORT, page(report).encode(errors="backslashreplace"))
         pl_module.print(f"written to {self.folder / RESULT}, {FIGURES} and {REPORT} beside it")
+
+    def _card(self, trainer: Trainer, answers: Answers) -> ScoreCard:
+        return score_card(answers, spec_of(trainer).class_names, self.calibration)
+
+    def _numbers(self, trainer: Trainer, card: ScoreCard) -> dict[str, Any]:
+        """Return what `test.json` holds of the card."""
+        return asdict(card)
+
+    def _pictures(self, card: ScoreCard, answers: Answers, loader: BatchLoader) -> dict[str, Image.Image]:
+        """Return the figures by name."""
+        pixels = loader.images[[image.index for image in card.worst_images]].cpu().numpy()
+        return {"worst images": figures.worst_images(pixels, card.worst_images)} | draw(
+            card, answers, self.calibration, self.noun
+        )
 
     def _report(self, trainer: Trainer, summary: str, card: ScoreCard, pictures: Mapping[str, bytes]) -> Report:
         config = self.run.logs / "config.yaml" if self.run else None
@@ -128,31 +145,28 @@ class ScoreReport(Callback):
         }
         return Report(
             title=self.run.name if self.run else str(self.path),
-            summary=f"On the test images: {summary}.",
+            summary=f"On the test {self.noun}: {summary}.",
             curves=read_curves(self.run.logs) if self.run else {},
             card=card,
             pictures=pictures,
             facts=facts,
             commands=[shlex.join(["python", "-m", "mnist_lightning", *command]) for command in commands],
             config=config.read_text(errors="replace") if config and config.is_file() else None,
+            noun=self.noun,
         )
 
 
-def draw(
-    card: ScoreCard, answers: Answers, loader: BatchLoader, calibration: Calibration | None
-) -> dict[str, Image.Image]:
-    """Return the figures of a score card, by name."""
+def draw(card: ScoreCard, answers: Answers, calibration: Calibration | None, noun: str) -> dict[str, Image.Image]:
+    """Return the figures of a score card that show numbers, by name."""
     names = [score.name for score in card.classes]
-    pixels = loader.images[[image.index for image in card.worst_images]].cpu().numpy()
     panels = [("As the network gives them", reliability(*judge(answers.logits, answers.labels)))]
     if calibration:
         judged = judge(answers.logits, answers.labels, calibration.temperature)
         panels.append((f"After the temperature {calibration.temperature:.3f}", reliability(*judged)))
     return {
         "confusion matrix": figures.confusion_matrix(card.confusion, names),
-        "worst images": figures.worst_images(pixels, card.worst_images),
         "reliability diagram": figures.reliability_diagram(panels),
-        "class errors": figures.class_errors(card.classes),
+        "class errors": figures.class_errors(card.classes, noun),
     }
 
 

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from mnist_lightning.data.augment import Augmentation
-from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.loader import BatchLoader, RowLoader
 
 COUNT = 103
 
@@ -104,3 +105,16 @@ def test_the_first_batch_is_the_same_wherever_the_epoch_has_got_to() -> None:
     assert torch.equal(same_labels, labels)
     assert loader.state_dict() == {"served": 5}
     assert len(list(others)) == 6
+
+
+def test_rows_come_in_the_same_order_as_images_and_as_they_are() -> None:
+    images, labels = torch.zeros(103, 28, 28, dtype=torch.uint8), torch.arange(103)
+    rows = torch.randn(103, 4, generator=torch.Generator().manual_seed(0))
+    for rank in range(3):
+        options: dict[str, Any] = {"batch_size": 8, "shuffle_seed": 5, "rank": rank, "world_size": 3}
+        loader = RowLoader(rows, labels, **options)
+        for (served, served_labels), (_, expected) in zip(
+            loader, BatchLoader(images, labels, mean=0.5, std=0.5, **options), strict=True
+        ):
+            assert torch.equal(served_labels, expected)
+            assert torch.equal(served, rows[served_labels])

@@ -1,0 +1,98 @@
+"""What a long table takes: the time and memory of reading, splitting and encoding it, and how fast it is trained on.
+
+    python -m benchmarks.tables [--rows 10000000] [--output tables.json]
+
+The table has three columns of numbers, one of categories and two classes. It is read in a process of its own, which
+then trains some steps. Memory is the most that the process ever held.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import report
+
+CHUNK = 100_000  # different rows
+COLOURS = np.array(["red", "green", "blue", "grey"])
+
+
+def main() -> None:
+    """Measure, print and file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--steps", type=int, default=400, help="training steps")
+    parser.add_argument("--batch_size", type=int, default=4096, help="rows a step")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        path = Path(folder) / "rows.csv"
+        write_table(path, options.rows)
+        size_mb = path.stat().st_size / 1e6
+        statement = (
+            f"from benchmarks.tables import measure; measure({str(path)!r}, {options.batch_size}, {options.steps})"
+        )
+        out = subprocess.run([sys.executable, "-c", statement], check=True, capture_output=True, text=True).stdout
+    result = {"rows": options.rows, "size_mb": size_mb, **json.loads(out.splitlines()[-1])}
+    report.print_table([{name: round(value, 1) for name, value in result.items()}])
+    report.write(options.output, **result)
+
+
+def write_table(path: Path, rows: int) -> None:
+    """Write a table of random rows whose class can be told from them: a hundred thousand, again and again."""
+    rng = np.random.default_rng(0)
+    numbers, colours = rng.normal(size=(CHUNK, 3)), rng.integers(0, len(COLOURS), CHUNK)
+    labels = (numbers.sum(axis=1) + colours > 1.5).astype(int)
+    columns = zip(numbers.tolist(), COLOURS[colours].tolist(), labels.tolist(), strict=True)
+    lines = [f"{a:.6g},{b:.6g},{c:.6g},{colour},{label}\n" for (a, b, c), colour, label in columns]
+    with path.open("w") as file:
+        file.write("a,b,c,colour,y\n")
+        for start in range(0, rows, CHUNK):
+            file.writelines(lines[: rows - start])
+
+
+def measure(path: str, batch_size: int, steps: int) -> None:
+    """Read and train, and print what both took."""
+    from lightning.pytorch import Trainer
+
+    from mnist_lightning.data.tabular import TabularDataModule
+    from mnist_lightning.training.table_classifier import TableClassifier
+
+    base_mb, start = most_memory_mb(), time.perf_counter()
+    data = TabularDataModule(path, "y", batch_size=batch_size)
+    in_features = data.spec.in_features
+    read_s, read_mb = time.perf_counter() - start, most_memory_mb()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    start = time.perf_counter()
+    trainer.fit(TableClassifier(in_features, len(data.spec.class_names)), datamodule=data)
+    result = {
+        "read_s": read_s,
+        "base_mb": base_mb,
+        "read_mb": read_mb,
+        "rows_per_s": steps * batch_size / (time.perf_counter() - start),
+        "peak_mb": most_memory_mb(),
+    }
+    print(json.dumps(result))
+
+
+def most_memory_mb() -> float:
+    """Return the most memory that this process ever held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Cut rows into parts that hold each class in the same proportion. NumPy only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def stratified_split(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> list[NDArray[np.int64]]:
+    """Return the rows that are left, then those of each part, all in ascending order.
+
+    A part takes its share of every class, to within one row, and its share of all rows: rounded down class by class,
+    with what is missing then taken from the classes that lost most by it (the method of largest remainders). At least
+    one row of each class goes into each part.
+
+    Args:
+        labels: int (N,), each class from 0 up at least `len(shares) + 1` times.
+        shares: The share of each part, in (0, 1), together below 1.
+        seed: Seed of which rows go where, at least 0.
+
+    >>> [part.tolist() for part in stratified_split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), [0.25], seed=1)]
+    [[0, 1, 3, 4, 5, 7], [2, 6]]
+    """
+    sizes = np.bincount(labels)
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # one class after another, each at random
+    rank = np.arange(len(labels)) - np.repeat(sizes.cumsum() - sizes, sizes)  # of a row within its class
+    part = np.zeros(len(labels), np.int8)
+    start = np.zeros_like(sizes)
+    for number, share in enumerate(shares, start=1):
+        end = start + _apportion(sizes, share)
+        part[by_class[(rank >= np.repeat(start, sizes)) & (rank < np.repeat(end, sizes))]] = number
+        start = end
+    return [np.flatnonzero(part == number) for number in range(len(shares) + 1)]
+
+
+def _apportion(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    exact = sizes * share
+    counts = np.floor(exact).astype(np.int64)
+    missing = round(share * int(sizes.sum())) - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[: max(missing, 0)]] += 1
+    at_least_one: NDArray[np.int64] = np.maximum(counts, 1)
+    return at_least_one

@@ -1,0 +1,118 @@
+"""The kinds of data that there are, each with what trains on it; which one a command is about, before it is parsed.
+
+The options of a command depend on it, so it is looked for on the command line and in config files by hand.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning.pytorch import LightningDataModule
+
+from mnist_lightning import runs
+from mnist_lightning.checkpoint_file import read_checkpoint
+from mnist_lightning.config_guard import read_config
+from mnist_lightning.data.mnist import MNISTDataModule
+from mnist_lightning.data.table_spec import spec_from_plain
+from mnist_lightning.data.tabular import TabularDataModule
+from mnist_lightning.errors import CheckpointError, ConfigError
+from mnist_lightning.option_parser import config_files
+from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.score_report import ScoreReport
+from mnist_lightning.training.table_classifier import TableClassifier
+from mnist_lightning.training.table_report import TableScoreReport
+
+DataKind = Literal["mnist", "table"]
+KINDS: tuple[DataKind, ...] = get_args(DataKind)
+OPTION = "data_kind"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What trains on a kind of data.
+
+    Args:
+        model: The LightningModule.
+        data: The LightningDataModule.
+        score_report: What tells and files its scores.
+        from_data: Arguments of the model that the data say: they are no options.
+    """
+
+    model: type[Classifier]
+    data: type[LightningDataModule]
+    score_report: type[ScoreReport]
+    from_data: tuple[str, ...] = ()
+
+
+PAIRS: Mapping[DataKind, Pair] = {
+    "mnist": Pair(Classifier, MNISTDataModule, ScoreReport),
+    "table": Pair(TableClassifier, TabularDataModule, TableScoreReport, ("in_features", "num_classes")),
+}
+
+
+def kind_of_command(args: Sequence[str]) -> DataKind:
+    """Return the kind of data that a command is about.
+
+    It is what the command line says, or a config file on it, or else that of the run whose checkpoint is asked for.
+
+    Raises:
+        ConfigError: If it is none that there is.
+    """
+    if said := _option(args, OPTION):
+        return _checked(said, f"--{OPTION}")
+    for file in reversed(config_files(args)):
+        if said := _said_in(Path(file)):
+            return _checked(said, f"{OPTION} in {file}")
+    reference = _option(args, "ckpt_path") or ("" if args[0] == "fit" else "best")
+    return (
+        kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or ".")) if reference else KINDS[0]
+    )
+
+
+def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
+    """Return the kind of data that a checkpoint was trained on, as far as it can be told.
+
+    Args:
+        reference: As `runs.locate` takes it.
+        root: Folder that holds `lightning_logs` and `checkpoints`.
+    """
+    path = Path(reference)
+    try:
+        run = runs.named(reference, root) if re.fullmatch(runs.REFERENCE, reference) else runs.run_of(path)
+        said = _said_in(run.logs / "config.yaml") if run else None
+        for kind in KINDS:
+            if said == kind:
+                return kind
+        checkpoint = read_checkpoint(run.checkpoints / f"{reference.split('/')[-1]}.ckpt" if run else path)
+    except (CheckpointError, OSError):  # the command itself will say so
+        return KINDS[0]
+    return kind_of_content(checkpoint)
+
+
+def kind_of_content(checkpoint: Mapping[str, Any]) -> DataKind:
+    """Return the kind of data that a checkpoint's content says."""
+    return "table" if spec_from_plain(checkpoint.get("inputs")) else "mnist"
+
+
+def _option(args: Sequence[str], name: str) -> str:
+    """Return the last value that a command line gives to an option; nothing where it gives none."""
+    pairs = [*itertools.pairwise(args), *(arg.split("=", 1) for arg in args if "=" in arg)]
+    return next((value for option, value in reversed(pairs) if option == f"--{name}"), "")
+
+
+def _said_in(file: Path) -> Any:
+    """Return what a config file says the data are; nothing where it says nothing, or cannot be read yet."""
+    try:
+        return read_config(file).get(OPTION)
+    except (ConfigError, OSError):  # whoever uses the file will say so
+        return None
+
+
+def _checked(said: object, where: str) -> DataKind:
+    for kind in KINDS:
+        if said == kind:
+            return kind
+    raise ConfigError(f"{where} must be one of {', '.join(KINDS)}, got {said}")

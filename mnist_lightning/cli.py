@@ -14,7 +14,7 @@ import warnings
 from importlib import import_module
 from types import FrameType
 
-from mnist_lightning.errors import ConfigError, StorageError, UserError
+from mnist_lightning.errors import ConfigError, DivergenceError, StorageError, UserError
 from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 
 HELP = """\
@@ -100,8 +100,8 @@ def _run(args: list[str], *, debug: bool) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0":
-            return error.exit_code  # the first of the processes says it
+        if isinstance(error, ConfigError | DivergenceError) and os.environ.get("LOCAL_RANK", "0") != "0":
+            return error.exit_code  # the first of the processes finds it too, and says it
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         send_nowhere(1)

@@ -16,8 +16,6 @@ ORDER_OF_IMAGES = (
     "data.shear",
     "data.shift",
     "data.elastic",
-    "trainer.devices",
-    "trainer.num_nodes",
 )
 
 

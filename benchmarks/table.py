@@ -126,6 +126,13 @@ def _latency(result: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _processes(result: dict[str, Any]) -> list[Row]:
+    return [
+        (f"`fit` on {name}, against 1 process with 2 threads, training images/s", _show(ratio, 2, " ×"), ratio["n"])
+        for name, ratio in result["over_one_process"].items()
+    ]
+
+
 ROWS = {
     "speed": _speed,
     "speed_fast": _speed,
@@ -136,6 +143,7 @@ ROWS = {
     "saving": _saving,
     "dashboards": _dashboards,
     "latency": _latency,
+    "processes": _processes,
 }
 
 

@@ -100,7 +100,7 @@ def _run(args: list[str], *, debug: bool) -> int:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, ConfigError | DivergenceError) and os.environ.get("LOCAL_RANK", "0") != "0":
+        if isinstance(error, ConfigError | DivergenceError) and not _is_first_here():
             return error.exit_code  # the first of the processes finds it too, and says it
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
@@ -130,6 +130,11 @@ def _run(args: list[str], *, debug: bool) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _is_first_here() -> bool:
+    """Tell whether this is the first of a training's processes on this machine, as Lightning, torchrun or SLURM say."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:

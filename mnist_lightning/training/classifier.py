@@ -18,7 +18,7 @@ from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.averaging import WeightAveraging
 from mnist_lightning.training.environment import environment
 from mnist_lightning.training.muon import Muon
-from mnist_lightning.training.processes import gathered
+from mnist_lightning.training.processes import gathered, settle_gradient_groups
 from mnist_lightning.training.schedule import Schedule, lr_factor, total_steps
 from mnist_lightning.training.tally import Score, Tally
 
@@ -215,6 +215,7 @@ class Classifier(LightningModule):
     def on_train_start(self) -> None:
         """Restore what `on_save_checkpoint` added; a learning rate that differs from the checkpoint's is obeyed."""
         self._total_steps = total_steps(self.trainer) if self.schedule != "plateau" else 0
+        settle_gradient_groups(self.trainer, self.example_input_array.to(self.device))
         restored, self._restored = self._restored, {}
         if not restored:
             return

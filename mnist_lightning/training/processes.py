@@ -16,8 +16,10 @@ import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.distributed import DistError
+from torch.nn.parallel import DistributedDataParallel
 
 from mnist_lightning.errors import ProcessLostError
 from mnist_lightning.terminal import tell
@@ -53,11 +55,25 @@ def gathered(trainer: Trainer, number: Tensor) -> Tensor:
     return together
 
 
+def settle_gradient_groups(trainer: Trainer, images: Tensor) -> None:
+    """Let DDP settle now how it groups gradients for their exchange, by a backward pass that nothing comes of.
+
+    It does so after the first one in a process's life. Three numbers in another group are summed in another order, so
+    the first step of a resumed run would differ in its last bits from that of an unbroken one.
+    """
+    model = trainer.strategy.model
+    if isinstance(model, DistributedDataParallel):
+        model(images).sum().backward()
+        model.zero_grad()
+
+
 class Launcher(_SubprocessScriptLauncher):
     """Start the other processes of this machine, and end with a line when one of all is lost.
 
     Lightning's own kills this process with them (SIGKILL), without a word and whatever it was about to save or say.
     """
+
+    advice = ""  # what to do when a process is lost
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
         """Run a function in all processes.
@@ -65,6 +81,8 @@ class Launcher(_SubprocessScriptLauncher):
         Raises:
             ProcessLostError: If another process has ended while this one needed it.
         """
+        if trainer and trainer.state.fn == TrainerFn.FITTING:
+            self.advice = "; fit --ckpt_path last goes on from what was saved last"
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             os.environ[PARENT] = str(os.getpid())
@@ -91,8 +109,8 @@ class Launcher(_SubprocessScriptLauncher):
         """Return what to say of the process that has ended."""
         for rank, child in enumerate(self.procs, start=1):
             if child.returncode:
-                return ProcessLostError(f"process {rank} of this run {_ending(child)}; {ADVICE}", child.returncode)
-        return ProcessLostError(f"another process of this run has ended or cannot be reached; {ADVICE}")
+                return ProcessLostError(f"process {rank} of this run {_ending(child)}{self.advice}", child.returncode)
+        return ProcessLostError(f"another process of this run has ended or cannot be reached{self.advice}")
 
     def _wait_for_the_end_of_another(self) -> None:
         """Wait until the system knows what the broken connection told, and, of two that noticed, for the first."""
@@ -107,9 +125,6 @@ class Launcher(_SubprocessScriptLauncher):
         self.kill(signal.SIGKILL)
         tell(f"error: {lost}")
         os._exit(lost.exit_code)
-
-
-ADVICE = "the others end with it; fit --ckpt_path last goes on from what was saved last"
 
 
 def _watch(is_lost: Callable[[], bool], end: Callable[[], None]) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, channels_last
 from torch.optim import Optimizer
 
@@ -43,14 +42,14 @@ class ResumeGuard(Callback):
         form = checkpoint_file.form_of(added)
         form["classifier"]["train_tally"] = dict.fromkeys(form["classifier"]["train_tally"], Tensor)
         checkpoint_file.check_resumable(self.path, self.checkpoint, form)
-        self._check_processes(trainer.world_size)
+        self._check_processes(trainer.world_size, pl_module)
         (optimizer,), states = trainer.optimizers, self.checkpoint["optimizer_states"]
         if len(states) != 1 or not fits_optimizer(states[0], optimizer):
             raise CheckpointError(
                 f"{self.path} can be scored but not resumed: its optimizer state is of another network"
             )
 
-    def _check_processes(self, now: int) -> None:
+    def _check_processes(self, now: int, pl_module: LightningModule) -> None:
         shapes = {tuple(share.shape) for share in self.checkpoint["classifier"]["train_tally"].values()}
         shape = shapes.pop()
         if shapes or len(shape) > 1:
@@ -63,7 +62,7 @@ class ResumeGuard(Callback):
                 f"{self.path} was saved within an epoch, on {then} processes, and cannot go on with {now}, for their "
                 "number decides what comes next; go on from an epoch's own checkpoint"
             )
-        rank_zero_only(print)(f"processes: {then} when saved, {now} from here on")
+        pl_module.print(f"processes: {then} when saved, {now} now: the bits will differ from an unbroken run's")
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Note that a step was taken."""

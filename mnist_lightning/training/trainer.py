@@ -48,5 +48,8 @@ class AutoTrainer(Trainer):
         started = self.strategy.launcher
         if isinstance(started, _SubprocessScriptLauncher):
             self.strategy._launcher = Launcher(started.cluster_environment, started.num_processes, started.num_nodes)
+        # Lightning 2.6 broadcasts within the handler, and waits for ever where one process alone got the signal; ours
+        # exits or, while it trains, agrees with the others first.
+        self._signal_connector._sigterm_notifier_fn = lambda number, frame: None  # type: ignore[method-assign,assignment]
         # With max_steps, Lightning 2.6 resumes from an epoch's end by ending that epoch again, over no batches.
         self.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]

@@ -20,12 +20,13 @@ from mnist_lightning.cli import main
 from mnist_lightning.data.loader import Batch, BatchLoader
 
 FAULT = "FAULT_OF_A_PROCESS"  # such as `1 11 SIGTERM`: what befalls process 1 in the step after 11 others
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 original_batch, original_step = BatchLoader._batch, Classifier.training_step
 
 
 def rank() -> int:
     """Return the number of this process, whoever started it."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    return int(next((os.environ[name] for name in RANKS if name in os.environ), "0"))
 
 
 def batch(self: BatchLoader, number: int, order: Tensor) -> Batch:
@@ -57,8 +58,8 @@ def run(args: list[str]) -> None:
     """Run a command."""
     mnist_lightning.data.mnist.EVAL_BATCH_SIZE = 10
     BatchLoader._batch = batch  # type: ignore[method-assign]
-    Classifier.training_step = training_step  # type: ignore[method-assign]
-    Classifier.on_fit_end = on_fit_end  # type: ignore[method-assign]
+    Classifier.training_step = training_step  # type: ignore[method-assign,assignment]
+    Classifier.on_fit_end = on_fit_end  # type: ignore[method-assign,assignment]
     main(args)
 
 

@@ -63,8 +63,12 @@ def settle_gradient_groups(trainer: Trainer, images: Tensor) -> None:
     """
     model = trainer.strategy.model
     if isinstance(model, DistributedDataParallel):
+        modes = {module: module.training for module in model.modules()}
+        model.eval()  # so that no running statistics move
         model(images).sum().backward()
         model.zero_grad()
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class Launcher(_SubprocessScriptLauncher):

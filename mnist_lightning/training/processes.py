@@ -28,7 +28,7 @@ from mnist_lightning.terminal import tell
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 PARENT = "MNIST_LIGHTNING_PARENT"  # the environment variable with the id of the process that started this one
 LOOK_S = 1.0  # between two looks at the other processes of this machine
-GRACE_S = 15.0  # for a process to notice by itself that another has ended, and to say so
+GRACE_S = 30.0  # for a process to notice by itself that another has ended, and to say so
 
 
 def is_first() -> bool:

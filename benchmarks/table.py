@@ -156,6 +156,13 @@ def _share_right(row: dict[str, Any]) -> float:
     return 100 * float(row["correct"]) / float(row["n"])
 
 
+def _processes(result: dict[str, Any]) -> list[Row]:
+    return [
+        (f"`fit` on {name}, against 1 process with 2 threads, training images/s", _show(ratio, 2, " ×"), ratio["n"])
+        for name, ratio in result["over_one_process"].items()
+    ]
+
+
 ROWS = {
     "speed": _speed,
     "speed_fast": _speed,
@@ -169,6 +176,7 @@ ROWS = {
     "dashboards": _dashboards,
     "latency": _latency,
     "pictures": _pictures,
+    "processes": _processes,
 }
 
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mnist_lightning.errors import ConfigError, StorageError, UserError
+from mnist_lightning.errors import ConfigError, DivergenceError, StorageError, UserError
 from mnist_lightning.terminal import leave_closed_terminal, send_nowhere, tell
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
     except UserError as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0":
-            return error.exit_code  # the first of the processes says it
+        if isinstance(error, ConfigError | DivergenceError) and not _is_first_here():
+            return error.exit_code  # the first of the processes finds it too, and says it
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         send_nowhere(1)
@@ -146,6 +146,11 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0
+
+
+def _is_first_here() -> bool:
+    """Tell whether this is the first of a training's processes on this machine, as Lightning, torchrun or SLURM say."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:

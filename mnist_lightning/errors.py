@@ -40,6 +40,14 @@ class StorageError(UserError):
     exit_code = 5
 
 
+class ProcessLostError(UserError):
+    """Another process of the same training has ended; its exit code is this one's, unless a signal ended it."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = max(exit_code, 1)
+
+
 class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 

@@ -21,8 +21,6 @@ ORDER_OF_IMAGES = (
     "data.shear",
     "data.shift",
     "data.elastic",
-    "trainer.devices",
-    "trainer.num_nodes",
 )
 
 

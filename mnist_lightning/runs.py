@@ -186,6 +186,11 @@ def newest(root: Path) -> Run | None:
     return next(iter(all_runs(root)), None)
 
 
+def newest_trained(root: Path) -> Run | None:
+    """Return the run with the highest number among those that have saved something, or None."""
+    return next((run for run in all_runs(root) if any(run.checkpoints.glob("*.ckpt"))), None)
+
+
 def named(reference: str, root: Path) -> Run:
     """Return the run that `best`, `last`, `version_3/best` or `version_3/last` speaks of.
 

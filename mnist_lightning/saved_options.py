@@ -41,6 +41,10 @@ class SaveConfig(SaveConfigCallback):
         self.path = folder / CONFIG
         self.notes = [f"{NOTE} {step}: {change.name} was {change.old!r}" for change in changed]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file; Lightning's own would wait for the other processes, which have none to write."""
+        self.save_config(trainer, pl_module, stage)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file; a resumed run's replaces the one from before."""
         before = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []

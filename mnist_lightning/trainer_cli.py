@@ -33,6 +33,7 @@ from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.dashboard import Dashboard
 from mnist_lightning.training.divergence import DivergenceGuard
 from mnist_lightning.training.memory import keep_freed_memory
+from mnist_lightning.training.processes import is_first
 from mnist_lightning.training.resume_guard import ResumeGuard
 from mnist_lightning.training.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.tensorboard import RunLogger, quiet_event_writer
@@ -71,7 +72,7 @@ class TrainerCLI(LightningCLI):
         self.callbacks = callbacks
         self.located: runs.Located | None = None  # the checkpoint to start from or to score
         self.checkpoint: dict[str, Any] = {}  # its content
-        self.run: runs.Run | None = None  # the run that is trained or scored
+        self.run: runs.Run | None = None  # the run that is trained or scored, for the process that writes it
         self.made_run = False
         self.changed: list[Change] = []  # options that differ from those that the checkpoint was trained with
         self.lock: FileLock | None = None
@@ -173,7 +174,10 @@ class TrainerCLI(LightningCLI):
         command, options = config.subcommand, config[config.subcommand]
         if reference := options.ckpt_path or (None if command == "fit" else "best"):
             root = Path(options.trainer.default_root_dir or ".")
-            if command == "fit" and reference.split("/")[-1] == "last":
+            if not is_first():
+                if reference in ("best", "last") and (trained := runs.newest_trained(root)):
+                    reference = f"{trained.name}/{reference}"  # not of the run that the first process has just made
+            elif command == "fit" and reference.split("/")[-1] == "last":
                 self.run = runs.named(reference, root)
                 self.lock = runs.lock(self.run)
             self.located = runs.locate(reference, root)
@@ -231,22 +235,17 @@ class TrainerCLI(LightningCLI):
         extra: list[Callback] = []
         if self.subcommand != "fit":
             assert self.located
-            self.run = self.located.run
             options.checkpoint.dirpath = str(self.located.path.parent)
-            folder = self.run.logs if self.run else self.located.path.parent
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = self.located.run.logs if self.located.run else self.located.path.parent
+            if is_first():
+                self.run = self.located.run
+                folder.mkdir(parents=True, exist_ok=True)
             extra.append(self.pair.score_report(self.located, self.checkpoint, folder))
             kwargs["precision"] = "32-true"  # a score does not depend on what the machine is fast at
         elif not options.trainer.fast_dev_run:
-            if self.run is None:
-                self.run, self.made_run = runs.create(root), True
-            runs.check_writable(self.run)
-            self.lock = self.lock or runs.lock(self.run)
-            options.checkpoint.dirpath = str(self.run.checkpoints)
-            self.save_config_callback = SaveConfig
-            step = self.checkpoint.get("global_step", 0)
-            self.save_config_kwargs = {"folder": self.run.logs, "changed": self.changed, "step": step}
-            extra += [RunReport(self.run), DivergenceGuard(), Calibrator()]
+            if is_first():
+                extra.append(RunReport(self._prepare_run(root)))
+            extra += [DivergenceGuard(), Calibrator()]
             if self.located:
                 self.resume_guard = ResumeGuard(self.located.path, self.checkpoint)
                 extra.append(self.resume_guard)
@@ -263,6 +262,18 @@ class TrainerCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, RuntimeError, ImportError) as error:
             raise ConfigError(f"the Trainer cannot be made with these options: {error}") from error
+
+    def _prepare_run(self, root: Path) -> runs.Run:
+        """Make the run's folders, or see that those there can be written, and let what trains write there."""
+        if self.run is None:
+            self.run, self.made_run = runs.create(root), True
+        runs.check_writable(self.run)
+        self.lock = self.lock or runs.lock(self.run)
+        self.config_init[self.subcommand].checkpoint.dirpath = str(self.run.checkpoints)  # Lightning tells the others
+        self.save_config_callback = SaveConfig
+        step = self.checkpoint.get("global_step", 0)
+        self.save_config_kwargs = {"folder": self.run.logs, "changed": self.changed, "step": step}
+        return self.run
 
     def _logger(self) -> RunLogger | bool:
         if self.run is None or self.subcommand == "validate":
@@ -295,8 +306,9 @@ class TrainerCLI(LightningCLI):
             raise ConfigError(
                 "nothing was trained: trainer.max_epochs, max_steps, max_time or limit_train_batches leaves no step"
             )
-        if self.config_init["fit"].test_after_fit and self.run:
-            TrainerCLI(["test", "--ckpt_path", f"{self.run.name}/best", f"--trainer.default_root_dir={self.run.root}"])
+        run = self.trainer.strategy.broadcast(self.run)
+        if self.config_init["fit"].test_after_fit and run:
+            TrainerCLI(["test", "--ckpt_path", f"{run.name}/best", f"--trainer.default_root_dir={run.root}"])
 
     def after_validate(self) -> None:
         """See that something was scored."""
@@ -326,7 +338,8 @@ class TrainerCLI(LightningCLI):
         else:
             return
         self._mend_run()
-        print(f"{self.run.name if self.run else self.located.path} has finished: {reason}")
+        if is_first():
+            print(f"{self.run.name if self.run else self.located.path} has finished: {reason}")
         sys.exit(0)
 
     def _mend_run(self) -> None:
@@ -350,7 +363,8 @@ class TrainerCLI(LightningCLI):
                     f"{change.name} was {change.old} and cannot become {change.new} within an epoch, for it decides "
                     "what comes next; go on from an epoch's own checkpoint"
                 )
-            print(printable(f"{change.name}: {change.old} so far, {change.new} from here on"))
+            if is_first():
+                print(printable(f"{change.name}: {change.old} so far, {change.new} from here on"))
 
     def _discard_empty_run(self) -> None:
         """Remove the folders of a run that saved nothing, so that it is nobody's newest run."""

@@ -106,9 +106,10 @@ class RunReport(Callback):
         self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         batches, epochs = trainer.num_training_batches, trainer.max_epochs
+        processes = f"{trainer.world_size} processes, each on " if trainer.world_size > 1 else ""
         end = f"{epochs} epochs" if epochs not in (None, -1) else f"{trainer.max_steps} steps"
         pl_module.print(
-            f"{self.run.name}: {parameters:,} parameters on {device_name(trainer.strategy.root_device)}, "
+            f"{self.run.name}: {parameters:,} parameters on {processes}{device_name(trainer.strategy.root_device)}, "
             f"precision {trainer.precision}, {batches:,} batches an epoch, up to {end}"
         )
 

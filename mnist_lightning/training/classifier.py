@@ -19,6 +19,7 @@ from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.averaging import WeightAveraging
 from mnist_lightning.training.environment import environment
 from mnist_lightning.training.muon import Muon
+from mnist_lightning.training.processes import gathered, settle_gradient_groups
 from mnist_lightning.training.schedule import Schedule, lr_factor, total_steps
 from mnist_lightning.training.tally import Score, Tally
 
@@ -139,8 +140,8 @@ class Classifier(LightningModule):
         return logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make dropout a function of (seed, step) and the learning rate one of the step, the same in a resumed run."""
-        seed = int(np.random.SeedSequence([self.seed, self.global_step]).generate_state(1)[0])
+        """Make dropout a function of (seed, step, process), and the learning rate one of the step."""
+        seed = int(np.random.SeedSequence([self.seed, self.global_step, self.global_rank]).generate_state(1)[0])
         # Not torch.manual_seed: for a GPU that is not there it notes a stack trace, at more than a millisecond a step.
         (torch.cuda.manual_seed if self.device.type == "cuda" else torch.default_generator.manual_seed)(seed)
         if self.schedule != "plateau":
@@ -189,7 +190,7 @@ class Classifier(LightningModule):
         """Report the test images."""
         self.score = self.test_tally.score()
         self.test_tally.reset()
-        self.log_dict({"test_loss": self.score.loss, "test_acc": self.score.accuracy})
+        self._log_for_callbacks({"test_loss": self.score.loss, "test_acc": self.score.accuracy})
 
     def configure_optimizers(self) -> Adam:
         """Return the optimizer; the plateau schedule stays here, for Lightning's handling does not resume exactly."""
@@ -232,7 +233,8 @@ class Classifier(LightningModule):
             "val_loss": self._val_loss,
             "logged": list(self._logged),
             "environment": environment(self.device, str(self.trainer.precision)),
-            "train_tally": {name: getattr(tally, name) for name in TALLY_STATES},
+            # (processes,), or () where there is one: each goes on with its own.
+            "train_tally": {name: gathered(self.trainer, getattr(tally, name)) for name in TALLY_STATES},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -242,6 +244,7 @@ class Classifier(LightningModule):
     def on_train_start(self) -> None:
         """Restore what `on_save_checkpoint` added; a learning rate that differs from the checkpoint's is obeyed."""
         self._total_steps = total_steps(self.trainer) if self.schedule != "plateau" else 0
+        settle_gradient_groups(self.trainer, self.example_input_array.to(self.device))
         restored, self._restored = self._restored, {}
         if not restored:
             return
@@ -252,8 +255,10 @@ class Classifier(LightningModule):
             for metrics in restored["logged"]:  # the logger dropped every point of the epoch that goes on
                 self._log(metrics)
                 self._logged.append(metrics)
-            for name, value in restored["train_tally"].items():
-                setattr(self.train_tally, name, value.to(self.device))
+            for name, shares in restored["train_tally"].items():
+                # Of another number of processes only an epoch's end is gone on from, where all have counted nothing.
+                if shares.numel() == self.trainer.world_size:
+                    setattr(self.train_tally, name, shares.reshape(-1)[self.global_rank].to(self.device))
             now = environment(self.device, str(self.trainer.precision))
             for name, then in restored["environment"].items():
                 if then != now[name]:
@@ -282,6 +287,11 @@ class Classifier(LightningModule):
             logger.log_metrics(metrics, step=self.current_epoch)
             logger.save()  # on disk before the checkpoint that counts on it
 
+    def _log_for_callbacks(self, metrics: dict[str, float], logger: bool | None = None) -> None:
+        """Hand metrics to the callbacks that watch them, and to what `Trainer.validate` and `test` return."""
+        # Every process has the same numbers; a maximum, unlike a mean, leaves their bits alone.
+        self.log_dict(metrics, logger=logger, sync_dist=self.trainer.world_size > 1, reduce_fx="max")
+
     def _log_text(self, tag: str, text: str) -> None:
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -292,8 +302,7 @@ class Classifier(LightningModule):
         self.score = score
         metrics = {f"{split}_loss": score.loss, f"{split}_acc": score.accuracy, **others}
         fits = self.trainer.state.fn == "fit"
-        # For the callbacks that watch a metric, and for what `Trainer.validate` returns.
-        self.log_dict(metrics, logger=False if fits else None)
+        self._log_for_callbacks(metrics, logger=False if fits else None)
         if not fits:
             return
         # Written here and not by Lightning, which would do it only after the checkpoint of this epoch is on disk.

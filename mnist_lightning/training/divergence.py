@@ -17,12 +17,16 @@ class DivergenceGuard(Callback):
     """Raise before the step that a loss or gradient that is not finite would spoil.
 
     On a processor it looks at every step; on an accelerator at every fiftieth, and no checkpoint of weights that are
-    not finite is ever saved.
+    not finite is ever saved. Of several processes all raise, whichever has the loss.
     """
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Look at the loss."""
-        if _looks_now(trainer, pl_module) and not math.isfinite(value := loss.item()):
+        """Look at the loss, summed over the processes, for none may go on to wait for the gradient of another."""
+        if not _looks_now(trainer, pl_module):
+            return
+        together = trainer.strategy.reduce(loss.detach().clone(), reduce_op="sum")
+        assert isinstance(together, Tensor)
+        if not math.isfinite(value := together.item()):
             raise DivergenceError(f"{_place(trainer)}: the loss is {value}; {ADVICE}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:

@@ -1,5 +1,6 @@
 """See that a checkpoint's training state fits the training that is to go on from it, before anything of it is used."""
 
+import math
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor, channels_last
 from torch.optim import Optimizer
 
 from mnist_lightning import checkpoint_file
-from mnist_lightning.errors import CheckpointError
+from mnist_lightning.errors import CheckpointError, ConfigError
 
 
 class ResumeGuard(Callback):
@@ -38,12 +39,30 @@ class ResumeGuard(Callback):
         """Look at the optimizer's state, and at what the module adds to a checkpoint."""
         added: dict[str, Any] = {}
         pl_module.on_save_checkpoint(added)
-        checkpoint_file.check_resumable(self.path, self.checkpoint, checkpoint_file.form_of(added))
+        form = checkpoint_file.form_of(added)
+        form["classifier"]["train_tally"] = dict.fromkeys(form["classifier"]["train_tally"], Tensor)
+        checkpoint_file.check_resumable(self.path, self.checkpoint, form)
+        self._check_processes(trainer.world_size, pl_module)
         (optimizer,), states = trainer.optimizers, self.checkpoint["optimizer_states"]
         if len(states) != 1 or not fits_optimizer(states[0], optimizer):
             raise CheckpointError(
                 f"{self.path} can be scored but not resumed: its optimizer state is of another network"
             )
+
+    def _check_processes(self, now: int, pl_module: LightningModule) -> None:
+        shapes = {tuple(share.shape) for share in self.checkpoint["classifier"]["train_tally"].values()}
+        shape = shapes.pop()
+        if shapes or len(shape) > 1:
+            raise CheckpointError(f"{self.path} can be scored but not resumed: what it has counted is no such tensor")
+        then = math.prod(shape)
+        if then == now:
+            return
+        if "train_loss" not in self.checkpoint.get("metrics", {}):
+            raise ConfigError(
+                f"{self.path} was saved within an epoch, on {then} processes, and cannot go on with {now}, for their "
+                "number decides what comes next; go on from an epoch's own checkpoint"
+            )
+        pl_module.print(f"processes: {then} when saved, {now} now: the bits will differ from an unbroken run's")
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Note that a step was taken."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.terminal import leave_closed_terminal
+from mnist_lightning.training.processes import greatest
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 STEP_FILES = "epoch=*-step=*.ckpt"
@@ -22,9 +23,10 @@ STEP_FILES = "epoch=*-step=*.ckpt"
 class RunCheckpoint(ModelCheckpoint):
     """Save at every epoch's end, in between on request, and before a signal ends the run.
 
-    SIGINT, SIGTERM and SIGHUP let the step finish, save, and exit; a second one ends the process at once. A run
-    resumed from any of these checkpoints ends with the same bits as one that was never interrupted. An epoch is saved
-    after the schedule and the early stopper have looked, so that their states in the file are final.
+    SIGINT, SIGTERM and SIGHUP let the step finish, save, and exit; a second one ends the process at once. Of several
+    processes all save and exit after the same step, whichever got the signal. A run resumed from any of these
+    checkpoints ends with the same bits as one that was never interrupted. An epoch is saved after the schedule and the
+    early stopper have looked, so that their states in the file are final.
 
     Args:
         every_n_epochs: Save after every n-th epoch, at least 1.
@@ -46,7 +48,8 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
-        self._signal: int | None = None  # what asked the run to end
+        self._signal = 0  # the number of the one that asked this process to end
+        self._end_signal = 0  # and of the one that all processes end for
         self._wanted = False  # a checkpoint at the next step that can be resumed from
         self._seen_step = 0
         self._saved_at_s = 0.0
@@ -71,7 +74,7 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.global_step == self._seen_step:
             return  # gradients are still being accumulated, and no checkpoint holds them
         self._seen_step = trainer.global_step
-        self._wanted |= self._is_due(trainer.global_step)
+        self._agree(trainer)
         loop = trainer.fit_loop.epoch_loop
         # Lightning would skip a validation that is due, or the end of the epoch, when it resumes from here.
         validates_next = trainer.fit_loop._data_fetcher and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
@@ -92,11 +95,12 @@ class RunCheckpoint(ModelCheckpoint):
         self.monitor = "val_acc" if "val_acc" in trainer.callback_metrics else None
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends |= 0 < trainer.max_steps <= trainer.global_step
+        self._agree(trainer, between_epochs=True)
         if self._wanted or ends or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._remove_step_files(trainer, keep=0)
             self._wanted, self._saved_at_s = False, time.monotonic()
-        self._end_if_signalled(trainer)
+            self._end_if_signalled(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state without the monitor, which every epoch settles anew."""
@@ -117,18 +121,22 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self._signal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._signal = number
         leave_closed_terminal()
 
+    def _agree(self, trainer: Trainer, *, between_epochs: bool = False) -> None:
+        """Let what one process was asked for, or finds due by its clock, be done by all after the same step."""
+        due = not between_epochs and self._is_due(trainer.global_step)
+        self._end_signal, wanted = greatest(trainer, [self._signal, int(due)])
+        self._wanted |= bool(wanted or self._end_signal)
+
     def _is_due(self, step: int) -> bool:
         minutes = (time.monotonic() - self._saved_at_s) / 60
-        return (
-            self._signal is not None
-            or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-            or (self.every_n_minutes is not None and minutes >= self.every_n_minutes)
+        return (self.every_n_steps is not None and step % self.every_n_steps == 0) or (
+            self.every_n_minutes is not None and minutes >= self.every_n_minutes
         )
 
     def _save_step(self, trainer: Trainer) -> None:
@@ -149,12 +157,12 @@ class RunCheckpoint(ModelCheckpoint):
                 path.unlink()
 
     def _end_if_signalled(self, trainer: Trainer) -> None:
-        if self._signal is not None:
-            name = signal.Signals(self._signal).name
+        if self._end_signal:
+            name = signal.Signals(self._end_signal).name
             trainer.lightning_module.print(
                 f"{name}: saved after step {trainer.global_step}; fit --ckpt_path last goes on"
             )
-            raise SystemExit(128 + self._signal)
+            raise SystemExit(128 + self._end_signal)
 
 
 def _is_trial(trainer: Trainer) -> bool:

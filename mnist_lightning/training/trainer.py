@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from mnist_lightning.training.environment import native_precision
+from mnist_lightning.training.processes import Launcher
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -43,5 +45,11 @@ class AutoTrainer(Trainer):
             limit_test_batches=limit_test_batches,
             **kwargs,
         )
+        started = self.strategy.launcher
+        if isinstance(started, _SubprocessScriptLauncher):
+            self.strategy._launcher = Launcher(started.cluster_environment, started.num_processes, started.num_nodes)
+        # Lightning 2.6 broadcasts within the handler, and waits for ever where one process alone got the signal; ours
+        # exits or, while it trains, agrees with the others first.
+        self._signal_connector._sigterm_notifier_fn = lambda number, frame: None  # type: ignore[method-assign,assignment]
         # With max_steps, Lightning 2.6 resumes from an epoch's end by ending that epoch again, over no batches.
         self.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate, test and use SimpleCNN on MNIST or one of its family.
+Train, validate, test and use a classifier of images (MNIST or one of its family) or of a table's rows.
 
 commands:
   fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N

@@ -56,7 +56,8 @@ PAIRS: Mapping[DataKind, Pair] = {
 def kind_of_command(args: Sequence[str]) -> DataKind:
     """Return the kind of data that a command is about.
 
-    It is what the command line says, or a config file on it, or else that of the run whose checkpoint is asked for.
+    It is what the command line says, or a config file on it, or that of the run whose checkpoint is asked for, or else
+    the one that has the options given.
 
     Raises:
         ConfigError: If it is none that there is.
@@ -67,9 +68,9 @@ def kind_of_command(args: Sequence[str]) -> DataKind:
         if said := _said_in(Path(file)):
             return _checked(said, f"{OPTION} in {file}")
     reference = _option(args, "ckpt_path") or ("" if args[0] == "fit" else "best")
-    return (
-        kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or ".")) if reference else KINDS[0]
-    )
+    if reference:
+        return kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or "."))
+    return "table" if _option(args, "data.csv_file") else "mnist"
 
 
 def kind_of_checkpoint(reference: str, root: Path) -> DataKind:

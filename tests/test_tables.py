@@ -277,6 +277,13 @@ def test_a_missing_extra_is_named_in_a_line(
     assert outcome.code == (2 if package == "pandas" else 0)
 
 
+def test_a_csv_file_alone_says_that_the_data_are_a_table(command: Command) -> None:
+    write_iris(Path("mine.csv"))
+    outcome = command("fit", "--data.csv_file=mine.csv", "--data.target", "species", "--trainer.max_epochs", "1")
+    assert outcome.code == 0, outcome.err
+    assert yaml.safe_load((LOGS / "config.yaml").read_text())["data_kind"] == "table"
+
+
 def test_help_shows_the_options_of_a_table(command: Command) -> None:
     out = command("fit", "--data_kind", "table", "--help").out
     assert "--data.csv_file" in out

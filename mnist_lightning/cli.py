@@ -71,6 +71,7 @@ HOW_TO_GO_ON = {
     "fit": "; fit --ckpt_path last goes on from what was saved last",
     "sweep": "; the same command goes on",
 }
+HELP_FLAGS = {"-h", "--help"}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
@@ -91,7 +92,7 @@ def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) ->
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    if not args or args[0] in ("-h", "--help"):
+    if not args or args[0] in HELP_FLAGS:
         print(HELP, end="")
         sys.exit(0 if args else 2)
     if args[0] == "--version":
@@ -105,6 +106,8 @@ def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) ->
 def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> int:
     before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
     try:
+        if sys.stderr.isatty() and not HELP_FLAGS & {*args}:
+            print("loading …", end="\r", file=sys.stderr, flush=True)  # torch and Lightning take seconds
         if args[0] in OWN_COMMANDS:
             return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
         if args[0] not in COMMANDS:

@@ -253,7 +253,8 @@ class TrainerCLI(LightningCLI):
             kwargs["logger"] = self._logger()
         if options.trainer.enable_progress_bar in (None, True):
             kwargs["enable_progress_bar"] = sys.stderr.isatty()
-            extra += [ProgressBar()] if sys.stderr.isatty() else []
+            refresh_rate = 20 if self.subcommand == "fit" else 1  # an evaluation's batches are large
+            extra += [ProgressBar(refresh_rate)] if sys.stderr.isatty() else []
         if self.datamodule.hparams.get("val_size") == 0:
             kwargs["limit_val_batches"] = 0
         kwargs["plugins"] = [*(options.trainer.plugins or []), DurableCheckpointIO()]

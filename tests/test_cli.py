@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -392,19 +393,31 @@ def test_a_run_shorter_than_an_epoch_is_saved(fit: Command, command: Command) ->
     assert command("test").code == 0
 
 
-def test_a_terminal_sees_what_trains_and_on_which_device(tmp_path: Path, digits_dir: Path) -> None:
+def shown_on_a_terminal(folder: Path, *args: str) -> bytes:
+    """Run a command on a terminal of its own; return what a person sees there."""
     parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 100))
     process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_lightning", "fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60",
-         "--trainer.max_epochs", "1"],
-        cwd=tmp_path, stdin=child, stdout=child, stderr=child,
-    )  # fmt: skip
+        [sys.executable, "-m", "mnist_lightning", *args], cwd=folder, stdin=child, stdout=child, stderr=child
+    )
     os.close(child)
     shown = b""
     with contextlib.suppress(OSError):  # how the end of a terminal reads
         while part := os.read(parent, 1024):
             shown += part
-    assert process.wait() == 0
     os.close(parent)
-    assert b"421,642 parameters on " in shown
-    assert b"best epoch 0" in shown
+    assert process.wait() == 0
+    return shown
+
+
+def test_a_terminal_sees_what_goes_on(tmp_path: Path, digits_dir: Path) -> None:
+    options = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")
+    trained = shown_on_a_terminal(tmp_path, "fit", *options)
+    assert trained.startswith("loading …\r".encode())
+    assert b"421,642 parameters on " in trained
+    assert b"best epoch 0" in trained
+    tested = shown_on_a_terminal(tmp_path, "test")
+    assert tested.startswith("loading …\r".encode())
+    assert b"Testing" in tested
+    assert b"100%" in tested
+    assert shown_on_a_terminal(tmp_path, "export", "--help").startswith(b"usage: ")

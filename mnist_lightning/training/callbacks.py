@@ -72,10 +72,14 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
 
 
 class ProgressBar(lightning_callbacks.TQDMProgressBar):
-    """Show the progress within an epoch, refreshed a few times a second."""
+    """Show the progress within an epoch, or of an evaluation, refreshed a few times a second.
 
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=20)
+    Args:
+        refresh_rate: Batches between two looks.
+    """
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        super().__init__(refresh_rate=refresh_rate)
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         """Print above the bar; Lightning's own drops what is printed while there is none."""

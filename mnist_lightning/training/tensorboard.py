@@ -1,5 +1,6 @@
 """The TensorBoard logger of a run: our tags, the epoch as the horizontal axis, one curve across resumptions."""
 
+import logging
 import math
 import threading
 import warnings
@@ -124,6 +125,8 @@ def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     # Here, for it takes a tenth of a second and training has no use for it.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    # It would warn of the points that a resumed run has overwritten, which it leaves out.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1, "histograms": 1})
     events.Reload()
     return {

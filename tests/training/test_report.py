@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from mnist_lightning.answers_file import ANSWERS
 from mnist_lightning.calibration import BINS
 from mnist_lightning.training.report import Report, page
 from mnist_lightning.training.score_card import CalibrationScore, ClassScore, ConfusedPair, ScoreCard, WorstImage
+from mnist_lightning.training.tensorboard import read_curves
 from tests.conftest import TEST_COUNT, Command
 from tests.training.conftest import EPOCHS, FinishedRun, read_events
 
@@ -201,3 +203,14 @@ def test_the_answers_of_a_test_are_the_networks(finished_run: FinishedRun) -> No
     labels = finished_run.images_and_labels("test")[1].tolist()
     answers = finished_run.logits("best.ckpt", "test").argmax(axis=1).tolist()
     assert rows == [[place, *both] for place, both in enumerate(zip(labels, answers, strict=True))]
+
+
+def test_the_curves_of_a_run_that_was_killed_and_resumed_are_read_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for first_epoch in (0, 1):  # the first was killed in epoch 1
+        with SummaryWriter(str(tmp_path), purge_step=first_epoch, filename_suffix=f".{first_epoch}") as writer:
+            for epoch in range(first_epoch, 2):
+                writer.add_scalar("Loss/train", epoch + 10 * first_epoch, epoch)
+    assert read_curves(tmp_path) == {"Loss/train": [(0, 0.0), (1, 11.0)]}
+    assert not caplog.records

@@ -19,7 +19,7 @@ def stratified_split(labels: NDArray[np.int64], shares: Sequence[float], seed: i
         seed: Seed of which rows go where, at least 0.
 
     >>> [part.tolist() for part in stratified_split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), [0.25], seed=1)]
-    [[0, 1, 3, 4, 5, 7], [2, 6]]
+    [[1, 2, 3, 4, 6, 7], [0, 5]]
     """
     sizes = np.bincount(labels)
     shuffled = np.random.default_rng(seed).permutation(len(labels))

@@ -177,7 +177,7 @@ def test_a_table_that_cannot_be_written_exits_5_and_keeps_the_earlier_one(
 def test_help_ends_with_examples(command: Command) -> None:
     outcome = command("predict", "--help")
     assert outcome.code == 0
-    assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning predict chalk.jpg --ink light")
+    assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning predict ")
 
 
 def test_names_that_are_no_text_come_through(command: Command, photos: Path) -> None:

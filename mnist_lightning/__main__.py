@@ -1,6 +1,17 @@
-"""`python -m mnist_lightning`."""
+"""`python -m mnist_lightning` and `mnist-lightning`: the command line in a process of its own."""
 
-from mnist_lightning.cli import main
+import atexit
+import gc
+
+from mnist_lightning import cli
+
+
+def main() -> None:
+    """Run the command on the command line, and exit."""
+    # Or the interpreter would look for cycles, as it ends, in all that torch and Lightning have made: a second or two.
+    atexit.register(gc.freeze)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -88,7 +88,7 @@ def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
             if said == kind:
                 return kind
         checkpoint = read_checkpoint(run.checkpoints / f"{reference.split('/')[-1]}.ckpt" if run else path)
-    except (CheckpointError, OSError):  # the command itself will say so
+    except (CheckpointError, OSError, RuntimeError):  # the last for a loop of links; the command itself will say so
         return KINDS[0]
     return kind_of_content(checkpoint)
 

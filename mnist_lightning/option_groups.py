@@ -41,6 +41,8 @@ def check_options(options: Namespace, args: Sequence[str]) -> None:
         ConfigError: If a group is none, an option that needs a value is null, or a value is out of range.
     """
     for group, parameters in groups_of(options.data_kind).items():
+        if options[group] is None:
+            raise ConfigError(f"{group}{place_of(group, args)} may not be null; left out, it has its defaults")
         for name, parameter in parameters.items():
             needs_value = parameter.default is not None and parameter.default is not parameter.empty
             if needs_value and options[group].get(name, ...) is None:

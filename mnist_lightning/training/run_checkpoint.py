@@ -100,6 +100,7 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._remove_step_files(trainer, keep=0)
             self._wanted, self._saved_at_s = False, time.monotonic()
+            self._agree(trainer, between_epochs=True)  # a signal may have come while it was saved
             self._end_if_signalled(trainer)
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,6 +66,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "dropout-is-nan": ("model:\n  fc_dropout: .nan\n", "model.fc_dropout must be in [0, 1)"),
     "factor-is-nan": ("model:\n  plateau_factor: .nan\n", "model.plateau_factor must be in (0, 1)"),
     "minutes-are-nan": ("checkpoint:\n  every_n_minutes: .nan\n", "checkpoint.every_n_minutes"),
+    "group-is-null": ("early_stopping: null\n", "early_stopping in bad.yaml, line 1 may not be null"),
     "rate-is-null": ("model:\n  lr: null\n", "model.lr in bad.yaml, line 2 may not be null; 0.001 is the default"),
     "batch-is-null": ("data:\n  batch_size:\n", "data.batch_size in bad.yaml, line 2 may not be null"),
     "epochs-between-are-null": ("checkpoint:\n  every_n_epochs: null\n", "checkpoint.every_n_epochs"),
@@ -80,8 +81,8 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "unknown-precision": ("trainer:\n  precision: .nan\n", "trainer.precision"),
     "unknown-source": ("data:\n  source: http://x\n", "data.source"),
     "plain-http-mirror": ("data:\n  mirrors: [http://127.0.0.1:9/]\n", "mirrors must be https"),
-    "group-is-a-list": ("model: [1]\n", "bad.yaml: model holds a list"),
-    "callback-group-is-a-list": ("early_stopping: [1]\n", "bad.yaml: early_stopping holds a list"),
+    "group-is-a-list": ("model: [1]\n", "bad.yaml: model holds [1], where options are expected"),
+    "callback-group-is-a-list": ("early_stopping: [1]\n", "bad.yaml: early_stopping holds [1], where options are expected"),
     "root-is-a-url": ("trainer:\n  default_root_dir: s3://bucket/x\n", "trainer.default_root_dir"),
     # Shape.
     "empty": ("", "bad.yaml holds no options"),

@@ -81,8 +81,8 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "unknown-precision": ("trainer:\n  precision: .nan\n", "trainer.precision"),
     "unknown-source": ("data:\n  source: http://x\n", "data.source"),
     "plain-http-mirror": ("data:\n  mirrors: [http://127.0.0.1:9/]\n", "mirrors must be https"),
-    "group-is-a-list": ("model: [1]\n", "bad.yaml: model holds [1], where options are expected"),
-    "callback-group-is-a-list": ("early_stopping: [1]\n", "bad.yaml: early_stopping holds [1], where options are expected"),
+    "group-is-a-list": ("model: [1]\n", "bad.yaml: model holds [1], where options"),
+    "callback-group-is-a-list": ("early_stopping: [1]\n", "bad.yaml: early_stopping holds [1], where options"),
     "root-is-a-url": ("trainer:\n  default_root_dir: s3://bucket/x\n", "trainer.default_root_dir"),
     # Shape.
     "empty": ("", "bad.yaml holds no options"),

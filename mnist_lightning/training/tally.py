@@ -1,5 +1,6 @@
 """Counts behind every loss and accuracy we report."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,14 @@ class Tally(Metric):
         return self.loss_sum, self.correct, self.total
 
     def score(self) -> Score:
-        """Return the score of everything counted since the last `reset`, at least one image."""
-        loss_sum, correct, total = self.compute()
+        """Return the score of everything counted since the last `reset`, at least one image.
+
+        Raises:
+            ZeroDivisionError: If nothing was counted, which only a checkpoint that was tampered with leads to.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torchmetrics', where all was counted before a resumption
+            loss_sum, correct, total = self.compute()
+        if not total:
+            raise ZeroDivisionError("an epoch has ended in which no image was counted")
         return Score(loss=loss_sum.item() / total.item(), correct=int(correct), total=int(total))

@@ -32,6 +32,9 @@ class Calibration:
     unsure_below: float
 
 
+UNCALIBRATED = Calibration(temperature=1.0, unsure_below=0.9)  # a network that was trained without validation
+
+
 @dataclass(frozen=True)
 class Bin:
     """The answers whose probability lies in one of the equal parts of [0, 1].

@@ -65,9 +65,9 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
 
     from mnist_lightning.data.pictures import prepare_drawing
     from mnist_lightning.inference.page_server import DRAWING_SIDE, PageServer
-    from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
+    from mnist_lightning.inference.pixel_network import in_torch
 
-    run = in_torch(PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature))
+    run = in_torch(trained.from_pixels)
     names = trained.spec.class_names
 
     def recognise(drawing: bytes) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
     about = {
         "class_names": names,
         "checkpoint": f"{trained.path}, epoch {trained.epoch}",
-        "unsure_below": trained.unsure_below,
+        "unsure_below": trained.calibration.unsure_below,
     }
     try:
         return PageServer(host, port, about, recognise)

@@ -86,7 +86,7 @@ def _parser() -> CommandParser:
 
 def _export(options: argparse.Namespace) -> None:
     from mnist_lightning.inference import comparison, formats, latency
-    from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
+    from mnist_lightning.inference.pixel_network import in_torch
     from mnist_lightning.inference.trained import load
 
     trained = load(options.ckpt_path)
@@ -96,7 +96,7 @@ def _export(options: argparse.Namespace) -> None:
     images, origin = comparison.read_test_images(trained.dataset, data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
-    network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature)
+    network = trained.from_pixels
     data = form.write(network, _metadata(trained, data_dir))
     exported, reference = form.read(data), in_torch(network)
     result = comparison.compare(exported, reference, images)
@@ -126,7 +126,7 @@ def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str
         "class_names": json.dumps(trained.spec.class_names),
         "pixel_mean": repr(trained.spec.mean),
         "pixel_std": repr(trained.spec.std),
-        "temperature": repr(trained.temperature),
+        "temperature": repr(trained.calibration.temperature),
         "checkpoint_sha256": checkpoint_file.sha256(trained.path),
         "epoch": str(trained.epoch),
         "made_by": f"mnist-lightning {version('mnist-lightning')}",

@@ -31,7 +31,7 @@ def predict_table(csv_file: Path, reference: str, unsure_below: float | None, ou
     """
     trained = load_table(reference)
     if unsure_below is None:
-        unsure_below = trained.unsure_below
+        unsure_below = trained.calibration.unsure_below
     print(f"network: {printable(str(trained.path))}, epoch {trained.epoch}; unsure below {unsure_below:.2f}")
     rows = label_rows(trained, csv_file, unsure_below)
     for row in rows[:SHOWN_ROWS]:
@@ -55,13 +55,13 @@ def label_rows(trained: TrainedTable, csv_file: Path, unsure_below: float) -> li
     """
     table = read_table(csv_file, trained.spec.features)
     inputs = torch.from_numpy(trained.spec.encode(table))
-    temperature = trained.calibration.temperature if trained.calibration else 1.0
     names = trained.spec.class_names
     columns = ("file", "row", *COLUMNS[1:])
     rows: list[Row] = []
     for start in range(0, len(inputs), BATCH_SIZE):
         with torch.inference_mode():
-            probabilities = (trained.network(inputs[start : start + BATCH_SIZE]) / temperature).softmax(dim=1)
+            logits = trained.network(inputs[start : start + BATCH_SIZE])
+            probabilities = (logits / trained.calibration.temperature).softmax(dim=1)
         best = probabilities.topk(min(GUESSES, len(names)))  # (B, 3)
         for number, values, places in zip(
             table.rows[start : start + BATCH_SIZE].tolist(), best.values.tolist(), best.indices.tolist(), strict=True

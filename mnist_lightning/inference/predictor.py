@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, prepare, prepare_file
-from mnist_lightning.inference.pixel_network import PixelNetwork
 from mnist_lightning.inference.prediction import Guess, Prediction
 from mnist_lightning.inference.trained import TrainedNetwork, load
 
@@ -38,12 +37,12 @@ class Predictor:
 
     def __init__(self, trained: TrainedNetwork, unsure_below: float | None = None) -> None:
         if unsure_below is None:
-            unsure_below = trained.unsure_below
+            unsure_below = trained.calibration.unsure_below
         if not 0 <= unsure_below <= 1:
             raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self.trained = trained
         self.unsure_below = unsure_below
-        self._network = PixelNetwork(trained.network, trained.spec.mean, trained.spec.std, trained.temperature)
+        self._network = trained.from_pixels
 
     @classmethod
     def from_run(

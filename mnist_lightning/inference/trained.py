@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mnist_lightning import calibration, checkpoint_file, runs
-from mnist_lightning.calibration import Calibration
+from mnist_lightning.calibration import UNCALIBRATED, Calibration
 from mnist_lightning.data.family import DATASETS, MNIST, DatasetSource, trained_on
 from mnist_lightning.data.spec import ImageSpec, read_spec
 from mnist_lightning.data.table_spec import TableSpec, spec_from_plain
 from mnist_lightning.errors import CheckpointError
+from mnist_lightning.inference.pixel_network import PixelNetwork
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.models.mlp import MLP
-
-UNSURE_BELOW = 0.9  # where the checkpoint says nothing, because it was trained without validation
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TrainedNetwork:
         run: The run that trained it, if the checkpoint lies in one.
         epoch: Epoch it was saved in, from 0.
         data_dir: The folder of the data it was trained on, if the checkpoint says so; it may be gone since.
-        calibration: How far its probabilities can be believed, if it was trained with validation.
+        calibration: How far its probabilities can be believed.
         dataset: What it was trained on.
     """
 
@@ -39,18 +39,13 @@ class TrainedNetwork:
     run: runs.Run | None
     epoch: int
     data_dir: Path | None
-    calibration: Calibration | None
+    calibration: Calibration
     dataset: DatasetSource = MNIST
 
     @property
-    def temperature(self) -> float:
-        """What its logits are divided by before the softmax."""
-        return self.calibration.temperature if self.calibration else 1.0
-
-    @property
-    def unsure_below(self) -> float:
-        """The probability in [0, 1] below which its answers count as unsure."""
-        return self.calibration.unsure_below if self.calibration else UNSURE_BELOW
+    def from_pixels(self) -> PixelNetwork:
+        """The network from pixels to probabilities."""
+        return PixelNetwork(self.network, self.spec.mean, self.spec.std, self.calibration.temperature)
 
     @property
     def note(self) -> str:
@@ -72,19 +67,14 @@ class TrainedTable:
         spec: What it expects of a table, and its class names.
         path: The checkpoint it was read from.
         epoch: Epoch it was saved in, from 0.
-        calibration: How far its probabilities can be believed, if the checkpoint says so.
+        calibration: How far its probabilities can be believed.
     """
 
     network: MLP
     spec: TableSpec
     path: Path
     epoch: int
-    calibration: Calibration | None
-
-    @property
-    def unsure_below(self) -> float:
-        """The probability in [0, 1] below which its answers count as unsure."""
-        return self.calibration.unsure_below if self.calibration else UNSURE_BELOW
+    calibration: Calibration
 
 
 def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
@@ -111,17 +101,16 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
         )
     network = SimpleCNN(num_classes=len(spec.class_names))
     checkpoint_file.check_weights(located.path, checkpoint, network.state_dict())
-    weights = checkpoint["state_dict"]
-    network.load_state_dict({name: weights[checkpoint_file.NETWORK_PREFIX + name] for name in network.state_dict()})
+    _load_weights(network, checkpoint)
     data_dir = _data_dir(checkpoint, located.run.root if located.run else Path())
     return TrainedNetwork(
-        network=network.eval(),
+        network=network,
         spec=spec,
         path=located.path,
         run=located.run,
         epoch=checkpoint["epoch"],
         data_dir=data_dir,
-        calibration=calibration.from_checkpoint(checkpoint),
+        calibration=calibration.from_checkpoint(checkpoint) or UNCALIBRATED,
         dataset=DATASETS[trained_on(checkpoint)],
     )
 
@@ -141,16 +130,22 @@ def load_table(reference: str = "best", root: Path = Path()) -> TrainedTable:
     spec = spec_from_plain(checkpoint.get("inputs"))
     if spec is None:
         raise CheckpointError(f"{located.path} was not trained on a table: it cannot label rows of a .csv file")
-    weights = checkpoint["state_dict"]
-    widths = [len(value) for name, value in weights.items() if name.endswith(".bias") and value.ndim == 1]
+    weights = checkpoint["state_dict"].items()
+    widths = [len(value) for name, value in weights if name.endswith(".bias") and value.ndim == 1]
     shape = (spec.in_features, len(spec.class_names), [width for width in widths[:-1] if width])
     with torch.device("meta"):  # the biases of a forged file can ask for more weights than any memory holds
         checkpoint_file.check_weights(located.path, checkpoint, MLP(*shape).state_dict())
     network = MLP(*shape)
+    _load_weights(network, checkpoint)
+    calibrated = calibration.from_checkpoint(checkpoint) or UNCALIBRATED
+    return TrainedTable(network, spec, located.path, checkpoint["epoch"], calibrated)
+
+
+def _load_weights(network: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Give a network the weights of a checkpoint, and put it into evaluation mode."""
+    weights = checkpoint["state_dict"]
     network.load_state_dict({name: weights[checkpoint_file.NETWORK_PREFIX + name] for name in network.state_dict()})
-    return TrainedTable(
-        network.eval(), spec, located.path, checkpoint["epoch"], calibration.from_checkpoint(checkpoint)
-    )
+    network.eval()
 
 
 def _data_dir(checkpoint: dict[str, Any], root: Path) -> Path | None:

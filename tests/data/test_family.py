@@ -4,7 +4,7 @@ import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import trustme
 
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.data import download, sources
+from mnist_lightning.data import sources
 from mnist_lightning.data.family import (
     DATASETS,
     FASHION_MNIST,
@@ -28,8 +27,10 @@ from mnist_lightning.data.family import (
 )
 from mnist_lightning.data.loader import denormalise
 from mnist_lightning.errors import ConfigError, DatasetError
+from tests.data.conftest import Serve
 from tests.data.mirror import FaultyMirror
 from tests.data.published import FORMATS, TEST_COUNT, TRAIN_COUNT, files_of, make_split, write_dataset
+from tests.data.small import contents
 
 # Where the real files of Fashion-MNIST may be: a folder of one's own, this project's, Debian's dataset-fashion-mnist.
 FASHION_FOLDERS = (
@@ -161,6 +162,7 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the real files, unpacked and verified."""
     found = [folder for folder in FASHION_FOLDERS if list(folder.glob("train-images-idx3-ubyte*"))]
     if not found:
+        # 30 MB that cannot be downloaded in a test; small files in the same format are tested everywhere.
         pytest.skip(
             "Fashion-MNIST is not here: install Debian's dataset-fashion-mnist, or set FASHION_MNIST to a folder"
         )
@@ -220,23 +222,10 @@ def small(dataset: DatasetName) -> DatasetSource:
     return replace(source, files=(first, second, third, fourth), archive=archive if source.archive else None)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
-def mirror(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyMirror]:
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "BACKOFFS_S", (0, 0.01, 0.01))
-    with FaultyMirror(SERVED, authority) as mirror:
-        yield mirror
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+def mirror(serve: Serve) -> FaultyMirror:
+    """A mirror of data sets whose files have no checksum of their own."""
+    return serve(SERVED)
 
 
 @pytest.mark.parametrize(("dataset", "files"), [("kmnist", KANA), ("qmnist", DIGITS_TOO)])

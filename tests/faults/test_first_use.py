@@ -8,7 +8,8 @@ import pytest
 
 from mnist_lightning.data import sources
 from mnist_lightning.data.family import DatasetSource
-from tests.data.test_sources import NAMES, PUBLISHED, contents, dataset, fill, flip_a_bit
+from tests.data.conftest import dataset
+from tests.data.small import NAMES, PUBLISHED, contents, fill, flip_a_bit
 from tests.faults.trials import TRIALS
 
 PROCESSES = 8

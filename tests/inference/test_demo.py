@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnist_lightning.calibration import UNCALIBRATED
 from mnist_lightning.data.pictures import prepare_drawing
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.errors import ConfigError, PictureError
@@ -53,7 +54,7 @@ def test_an_empty_drawing_has_no_label(trained_run: TrainedRun) -> None:
 
 
 def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
-    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SPEC, Path("x.ckpt"), None, 3, None, None)
+    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SPEC, Path("x.ckpt"), None, 3, None, UNCALIBRATED)
     ink = np.zeros((280, 280), np.uint8)
     ink[50:230, 130:150] = 255
     with make_server(trained, "127.0.0.1", 0) as server:
@@ -75,7 +76,7 @@ def test_a_port_in_use_is_named(command: Command, trained_run: TrainedRun, monke
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "300.1.1.1", "192.0.2.1"])
 def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
-    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SPEC, Path("x.ckpt"), None, 3, None, None)
+    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SPEC, Path("x.ckpt"), None, 3, None, UNCALIBRATED)
     with pytest.raises(ConfigError, match=f"cannot listen on {host}:0: "):
         make_server(trained, host, 0)
 

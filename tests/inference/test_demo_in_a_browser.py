@@ -19,6 +19,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from torch.nn import functional as F
 
 from mnist_lightning import SimpleCNN
+from mnist_lightning.calibration import UNCALIBRATED
 from mnist_lightning.data import family, idx, sources
 from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.data.spec import MNIST_SPEC
@@ -58,7 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
             inputs = normalise(as_images(images[batch]), MNIST_SPEC.mean, MNIST_SPEC.std)
             torch.autograd.backward(F.cross_entropy(network(inputs), labels[batch]))
             optimizer.step()
-    trained = TrainedNetwork(network.eval(), MNIST_SPEC, Path("digits.ckpt"), None, 1, None, None)
+    trained = TrainedNetwork(network.eval(), MNIST_SPEC, Path("digits.ckpt"), None, 1, None, UNCALIBRATED)
     with make_server(trained, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server

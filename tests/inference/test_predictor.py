@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,6 @@ def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predic
     for threshold, unsure in {0.0: False, probability: False, min(1.0, probability + 1e-6): True}.items():
         assert Predictor(predictor.trained, threshold)(PAGES[0]).unsure == unsure
     assert predictor.unsure_below == CALIBRATION.unsure_below
-    assert Predictor(replace(predictor.trained, calibration=None)).unsure_below == 0.9
     with pytest.raises(ValueError, match=r"unsure_below must be in \[0, 1\], got 1.5"):
         Predictor.from_run("best", trained_run.root, unsure_below=1.5)
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from mnist_lightning import Classifier
+from mnist_lightning.calibration import Calibration
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.inference.trained import load
 from tests.conftest import Command
+from tests.inference.conftest import TrainedRun
 
 
 def test_a_trained_network_answers_as_lightnings_own_loading_of_it(fit: Command, tmp_path: Path) -> None:
@@ -33,3 +35,10 @@ def test_a_checkpoint_that_does_not_say_what_its_network_takes_is_refused(
     torch.save(checkpoint | {"inputs": checkpoint["inputs"] | inputs if partial else inputs}, path)
     with pytest.raises(CheckpointError, match="what images its network takes"):
         load(str(path))
+
+
+def test_a_network_trained_without_validation_is_believed_as_it_is(trained_run: TrainedRun, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained_run.best, weights_only=True)
+    del checkpoint["calibration"]
+    torch.save(checkpoint, tmp_path / "plain.ckpt")
+    assert load(str(tmp_path / "plain.ckpt")).calibration == Calibration(temperature=1.0, unsure_below=0.9)

@@ -1,0 +1,59 @@
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trustme
+
+from mnist_lightning.data import download
+from mnist_lightning.data.family import DIGITS, DatasetSource, RawFile
+from tests.data.mirror import FaultyMirror
+from tests.data.small import PACKED, PUBLISHED, shape_in_header
+
+Serve = Callable[[dict[str, bytes]], FaultyMirror]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DatasetSource:
+    """A small data set, with a bundled copy and with no mirrors of its own."""
+    bundled = tmp_path / "bundled"
+    bundled.mkdir()
+    for name, packed in PACKED.items():
+        (bundled / name).write_bytes(packed)
+    train_images, train_labels, test_images, test_labels = (
+        RawFile(name, shape_in_header(content), hashlib.sha256(content).hexdigest())
+        for name, content in PUBLISHED.items()
+    )
+    return DatasetSource(
+        "Small", (train_images, train_labels, test_images, test_labels), mirrors=(), class_names=DIGITS, bundled=bundled
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "Small" / "raw"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def serve(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts mirrors whose certificate is trusted and which no proxy hides; tries follow each other quickly."""
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "BACKOFFS_S", (0, 0.01, 0.01))
+    with ExitStack() as running:
+        yield lambda files: running.enter_context(FaultyMirror(files, authority))
+
+
+@pytest.fixture
+def mirror(serve: Serve) -> FaultyMirror:
+    """A mirror of the small data set."""
+    return serve(PACKED)

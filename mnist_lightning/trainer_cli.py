@@ -18,15 +18,16 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from torch.utils import deterministic
 
 from mnist_lightning import checkpoint_file, runs
-from mnist_lightning.config_guard import check_files, guard_configs, read_config
-from mnist_lightning.data.family import num_classes, trained_on
+from mnist_lightning.config_guard import check_files, guard_configs
+from mnist_lightning.data.family import num_classes
 from mnist_lightning.data.spec import read_spec
 from mnist_lightning.data_kinds import OPTION, PAIRS, DataKind, kind_of_command
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
-from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
+from mnist_lightning.option_changes import Change
 from mnist_lightning.option_groups import check_options
 from mnist_lightning.option_parser import OptionParser, config_files, shortened
-from mnist_lightning.saved_options import SaveConfig, held_options, saved_config, saved_options
+from mnist_lightning.resumption import changed_options, check_dataset, epochs_done, why_finished
+from mnist_lightning.saved_options import SaveConfig, saved_options
 from mnist_lightning.terminal import printable
 from mnist_lightning.training.callbacks import Calibrator, EarlyStopping, ProgressBar, RunReport
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
@@ -189,18 +190,22 @@ class TrainerCLI(LightningCLI):
             config[command].ckpt_path = None
         self.config = config
         if self.located:
-            self._check_dataset(self.located.path)
-        if command == "fit" and self.located:
-            checkpoint_file.check_resumable(self.located.path, self.checkpoint)
-            self._exit_if_finished()
-            self._tell_changes(parser)
+            check_dataset(self.located, self.checkpoint, config[command].data)
+            if command == "fit":
+                self._go_on(self.located, parser)
 
-    def _check_dataset(self, path: Path) -> None:
-        trained, asked = trained_on(self.checkpoint), self.config[self.command].data.get("dataset")
-        if asked and trained != asked:  # a table has no name
-            raise CheckpointError(
-                f"{path} was trained on {trained}, but data.dataset is {asked}; pass a checkpoint of that data set"
-            )
+    def _go_on(self, located: runs.Located, parser: OptionParser) -> None:
+        """Exit where nothing is left to train; else name each option that is not what it was."""
+        checkpoint_file.check_resumable(located.path, self.checkpoint)
+        if reason := why_finished(self.checkpoint, self.config["fit"]):
+            self._mend_run()
+            if is_first():
+                print(f"{self.run.name if self.run else located.path} has finished: {reason}")
+            sys.exit(0)
+        now = yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"]
+        self.changed = changed_options(located, self.checkpoint, now)
+        for change in self.changed if is_first() else []:
+            print(printable(f"{change.name}: {change.old} so far, {change.new} from here on"))
 
     @staticmethod
     def _parse(parser: OptionParser, args: list[str]) -> Namespace:
@@ -283,7 +288,7 @@ class TrainerCLI(LightningCLI):
             return RunLogger(self.run.logs)
         if self.made_run:
             return RunLogger(self.run.logs, draw_graph=True)
-        return RunLogger(self.run.logs, first_epoch=self._epochs_done())
+        return RunLogger(self.run.logs, first_epoch=epochs_done(self.checkpoint))
 
     def before_validate(self) -> None:
         """Hand the checkpoint over."""
@@ -319,53 +324,10 @@ class TrainerCLI(LightningCLI):
 
     after_test = after_validate
 
-    def _epochs_done(self) -> int:
-        if not self.checkpoint:
-            return 0
-        return int(self.checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-
-    def _exit_if_finished(self) -> None:
-        assert self.located
-        trainer, early_stopping = self.config["fit"].trainer, self.config["fit"].early_stopping
-        stopper = self.checkpoint["callbacks"].get(EarlyStopping(**early_stopping.as_dict()).state_key)
-        waited = stopper.get("wait_count") if isinstance(stopper, dict) else None
-        epochs, steps = self._epochs_done(), self.checkpoint["global_step"]
-        if 0 <= (-1 if trainer.max_epochs is None else trainer.max_epochs) <= epochs:
-            reason = f"trained {epochs} epochs; a larger --trainer.max_epochs goes on"
-        elif 0 <= trainer.max_steps <= steps:
-            reason = f"trained {steps} steps; a larger --trainer.max_steps goes on"
-        elif early_stopping.enabled and isinstance(waited, int) and waited >= early_stopping.patience:
-            reason = f"no better score in {early_stopping.patience} epochs; a larger --early_stopping.patience goes on"
-        else:
-            return
-        self._mend_run()
-        if is_first():
-            print(f"{self.run.name if self.run else self.located.path} has finished: {reason}")
-        sys.exit(0)
-
     def _mend_run(self) -> None:
         """Let the run that goes on catch up with what a kill between a checkpoint and its copies left undone."""
         if self.command == "fit" and self.run:
             mend(self.run.checkpoints)
-
-    def _tell_changes(self, parser: OptionParser) -> None:
-        """Name each option that differs from those the checkpoint was trained with; obey it, or refuse in mid-epoch."""
-        assert self.located
-        now = yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"]
-        if saved := saved_config(self.located):
-            self.changed = changes(read_config(saved), now)
-        else:
-            held = held_options(self.located, self.checkpoint)
-            groups = {group: {name: now[group][name] for name in held[group]} for group in ("model", "data")}
-            self.changed = changes(held, groups | {"seed_everything": now["seed_everything"]})
-        for change in self.changed:
-            if change.name in ORDER_OF_IMAGES and "train_loss" not in self.checkpoint.get("metrics", {}):
-                raise ConfigError(
-                    f"{change.name} was {change.old} and cannot become {change.new} within an epoch, for it decides "
-                    "what comes next; go on from an epoch's own checkpoint"
-                )
-            if is_first():
-                print(printable(f"{change.name}: {change.old} so far, {change.new} from here on"))
 
     def _discard_empty_run(self) -> None:
         """Remove the folders of a run that saved nothing, so that it is nobody's newest run."""

@@ -87,3 +87,8 @@ def fit(command: Command, digits_dir: Path) -> Command:
         )
 
     return run
+
+
+def folders(root: Path) -> list[str]:
+    """Return the names of all that a folder holds, as deep as it goes."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))

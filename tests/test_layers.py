@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data_kinds": {"data", "training", "runs", "checkpoint_file", "config_guard", "option_parser"},
     "option_groups": {"data_kinds", "training", "option_parser"},
     "saved_options": {"runs", "durable", "data_kinds", "option_groups", "option_changes"},
+    "resumption": {"data", "runs", "training", "config_guard", "option_changes", "saved_options"},
     "trainer_cli": {
         "models",
         "data",
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "option_groups",
         "option_changes",
         "saved_options",
+        "resumption",
         "config_guard",
     },
     "cli": {"trainer_cli"},

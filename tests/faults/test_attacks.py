@@ -23,7 +23,7 @@ from mnist_lightning.manifest import Entry, manifest_text
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command
 from tests.faults.watch import CANARY, listing, unharmed, watch
-from tests.training.test_resume import assert_same
+from tests.training.bits import assert_same
 
 RUN = Path("checkpoints/version_0")
 

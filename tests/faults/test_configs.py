@@ -66,6 +66,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "dropout-is-nan": ("model:\n  fc_dropout: .nan\n", "model.fc_dropout must be in [0, 1)"),
     "factor-is-nan": ("model:\n  plateau_factor: .nan\n", "model.plateau_factor must be in (0, 1)"),
     "minutes-are-nan": ("checkpoint:\n  every_n_minutes: .nan\n", "checkpoint.every_n_minutes"),
+    "linked-group-is-null": ("data: null\n", "data in bad.yaml, line 1 may not be null"),
     "group-is-null": ("early_stopping: null\n", "early_stopping in bad.yaml, line 1 may not be null"),
     "rate-is-null": ("model:\n  lr: null\n", "model.lr in bad.yaml, line 2 may not be null; 0.001 is the default"),
     "batch-is-null": ("data:\n  batch_size:\n", "data.batch_size in bad.yaml, line 2 may not be null"),

@@ -12,7 +12,7 @@ from mnist_lightning import SimpleCNN, checkpoint_file, runs
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.trials import TRIALS
-from tests.training.test_resume import assert_same
+from tests.training.bits import assert_same
 
 
 @pytest.fixture

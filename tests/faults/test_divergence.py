@@ -11,7 +11,7 @@ from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import DivergenceError
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command
-from tests.training.test_resume import assert_same, content
+from tests.training.bits import assert_same, content
 
 BATCHES = 8
 

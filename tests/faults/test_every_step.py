@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.training.test_resume import assert_same, content, scalars, stop_at
+from tests.training.bits import assert_same, content, scalars, stop_at
 
 EPOCHS, BATCHES = 3, 8  # 240 images in batches of 32, the last one short
 

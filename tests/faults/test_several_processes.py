@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from mnist_lightning import SimpleCNN
 from tests.conftest import TRAIN_COUNT, Command
 from tests.faults.one_of_several import FAULT
-from tests.training.test_resume import assert_same, content, scalars
+from tests.training.bits import assert_same, content, scalars
 
 ROOT = Path(__file__).parents[2]
 VAL_SIZE, BATCH_SIZE, EPOCHS, STEPS = 60, 16, 2, 8  # of an epoch: 120 images on each process, in batches of 16

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Command
 from tests.faults.trials import TRIALS
-from tests.training.test_resume import assert_same, content, scalars
+from tests.training.bits import assert_same, content, scalars
 
 STEPS_PER_EPOCH, EPOCHS = 8, 4
 ENDLESS = ("--trainer.max_epochs", "1000000", "--early_stopping.enabled", "false")

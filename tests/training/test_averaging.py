@@ -5,7 +5,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lightning import Classifier, MNISTDataModule
 from tests.conftest import Command
-from tests.training.test_resume import content
+from tests.training.bits import content
 
 
 class Recorder(Callback):

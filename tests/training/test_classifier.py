@@ -11,7 +11,7 @@ from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.tally import Score
 from tests.conftest import Command
-from tests.training.test_resume import scalars
+from tests.training.bits import scalars
 
 
 def test_training_is_adam_on_cross_entropy_over_the_shuffled_batches(digits_dir: Path, tmp_path: Path) -> None:

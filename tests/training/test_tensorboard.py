@@ -15,8 +15,8 @@ from mnist_lightning import MNISTDataModule
 from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.training import figures
 from tests.conftest import TRAIN_COUNT, Command
+from tests.training.bits import stop_at
 from tests.training.conftest import EPOCHS, LR, VAL_SIZE, FinishedRun, read_events
-from tests.training.test_resume import stop_at
 
 EVERY_EPOCH = list(range(EPOCHS))
 

@@ -1,0 +1,56 @@
+"""What runs leave behind, to be compared bit for bit, and stopping one in the middle."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from mnist_lightning import Classifier
+from mnist_lightning.data.loader import Batch
+
+TAGS = ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate")
+
+
+def content(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(folder / name, weights_only=True)
+    return checkpoint
+
+
+def assert_same(left: Any, right: Any, where: str = "") -> None:
+    """Compare what two checkpoints hold, tensors bit for bit."""
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, (a, b) in enumerate(zip(left, right, strict=True)):
+            assert_same(a, b, f"{where}/{index}")
+    else:
+        assert left == right, where
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    written = events.Tags()["scalars"]
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS if tag in written}
+
+
+def stop_at(batch: int, patch: pytest.MonkeyPatch) -> None:
+    """Send SIGTERM to this process while it computes the batch, counted from the start of training."""
+    original, seen = Classifier.training_step, iter(range(10**6))
+
+    def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:
+        if next(seen) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, images_and_labels, batch_idx)
+
+    patch.setattr(Classifier, "training_step", training_step)

@@ -48,3 +48,15 @@ def test_version_is_that_of_the_package(tmp_path: Path) -> None:
     project = (DEFAULT.parents[1] / "pyproject.toml").read_text()
     version = run(tmp_path, "--version").split()[1]
     assert f'version = "{version}"' in project
+
+
+def test_a_process_ends_without_a_last_search_for_cycles() -> None:
+    script = """
+import atexit, gc, sys
+from mnist_lightning.__main__ import main
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # called after what is registered later
+sys.argv = ["mnist-lightning", "--version"]
+main()
+"""
+    out = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert out.splitlines()[-1] == "True"

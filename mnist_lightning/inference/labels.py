@@ -37,13 +37,19 @@ class Screen:
 
     def line(self, path: Path, prediction: Prediction) -> str:
         """Return the line of a picture: its three most probable classes, its ink, and whether the label is unsure."""
-        # Rounded, what is not quite certain would be shown as certain.
-        guesses = (
-            f"{guess.label:{self.label_width}} {min(guess.probability, 0.9999):8.2%}" for guess in prediction.top3
-        )
+        guesses = (f"{guess.label:{self.label_width}} {percent(guess.probability):>8}" for guess in prediction.top3)
         ink = prediction.seen.ink if prediction.seen else ""
         unsure = "unsure" if prediction.unsure else ""
         return f"{printable(str(path)):{self.file_width}}  {'  '.join(guesses)}  {ink:5}  {unsure}".rstrip()
+
+
+def percent(probability: float) -> str:
+    """Return a probability as the screen shows it; rounded, what is not quite certain would seem certain.
+
+    >>> percent(0.5), percent(0.99999)
+    ('50.00%', '99.99%')
+    """
+    return f"{min(probability, 0.9999):.2%}"
 
 
 def write_labels(path: Path, labelled: Labelled) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from mnist_lightning.data.csv_table import read_table
-from mnist_lightning.inference.labels import COLUMNS, Row, write_rows
+from mnist_lightning.inference.labels import COLUMNS, Row, percent, write_rows
 from mnist_lightning.inference.trained import TrainedTable, load_table
 from mnist_lightning.terminal import printable
 
@@ -36,7 +36,8 @@ def predict_table(csv_file: Path, reference: str, unsure_below: float | None, ou
     rows = label_rows(trained, csv_file, unsure_below)
     for row in rows[:SHOWN_ROWS]:
         probability, unsure = row["probability"], "  unsure" if row["unsure"] else ""
-        print(f"row {row['row']}: {printable(str(row['label']))} {probability:.2%}{unsure}")
+        assert isinstance(probability, float)
+        print(f"row {row['row']}: {printable(str(row['label']))} {percent(probability)}{unsure}")
     if len(rows) > SHOWN_ROWS:
         print("…" if output else "… (--output labels.csv writes them all)")
     print(f"{len(rows):,} rows labelled, {sum(row['unsure'] is True for row in rows):,} of them unsure")

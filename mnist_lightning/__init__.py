@@ -1,4 +1,4 @@
-"""Train, validate, test and use a classifier for MNIST, or for a table, with PyTorch Lightning.
+"""Train, validate, test and use a classifier for MNIST, folders of pictures or a table, with PyTorch Lightning.
 
 The public names load what they need on first use: importing the package alone imports neither torch nor Lightning.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnist_lightning.data.mnist import MNISTDataModule
+    from mnist_lightning.data.picture_folders import PictureFolderDataModule
     from mnist_lightning.data.tabular import TabularDataModule, TabularDataset
     from mnist_lightning.inference.predictor import Predictor
     from mnist_lightning.models.cnn import SimpleCNN
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "MNISTDataModule",
+    "PictureFolderDataModule",
     "Predictor",
     "SimpleCNN",
     "TableClassifier",
@@ -28,6 +30,7 @@ __all__ = [
 _HOMES = {
     "Classifier": "mnist_lightning.training.classifier",
     "MNISTDataModule": "mnist_lightning.data.mnist",
+    "PictureFolderDataModule": "mnist_lightning.data.picture_folders",
     "Predictor": "mnist_lightning.inference.predictor",
     "SimpleCNN": "mnist_lightning.models.cnn",
     "TableClassifier": "mnist_lightning.training.table_classifier",

@@ -16,6 +16,8 @@ from mnist_lightning import runs
 from mnist_lightning.checkpoint_file import read_checkpoint
 from mnist_lightning.config_guard import read_config
 from mnist_lightning.data.mnist import MNISTDataModule
+from mnist_lightning.data.picture_folders import PictureFolderDataModule
+from mnist_lightning.data.spec import read_spec
 from mnist_lightning.data.table_spec import spec_from_plain
 from mnist_lightning.data.tabular import TabularDataModule
 from mnist_lightning.errors import CheckpointError, ConfigError
@@ -25,7 +27,7 @@ from mnist_lightning.training.score_report import ScoreReport
 from mnist_lightning.training.table_classifier import TableClassifier
 from mnist_lightning.training.table_report import TableScoreReport
 
-DataKind = Literal["mnist", "table"]
+DataKind = Literal["mnist", "pictures", "table"]
 KINDS: tuple[DataKind, ...] = get_args(DataKind)
 OPTION = "data_kind"
 
@@ -44,13 +46,17 @@ class Pair:
     model: type[Classifier]
     data: type[LightningDataModule]
     score_report: type[ScoreReport]
-    from_data: tuple[str, ...] = ()
+    from_data: tuple[str, ...]
 
+
+FORM = ("num_classes", "in_channels", "image_size")  # of images
 
 PAIRS: Mapping[DataKind, Pair] = {
-    "mnist": Pair(Classifier, MNISTDataModule, ScoreReport),
+    "mnist": Pair(Classifier, MNISTDataModule, ScoreReport, FORM),
+    "pictures": Pair(Classifier, PictureFolderDataModule, ScoreReport, FORM),
     "table": Pair(TableClassifier, TabularDataModule, TableScoreReport, ("in_features", "num_classes")),
 }
+OPTION_OF: Mapping[DataKind, str] = {"table": "csv_file", "pictures": "folder"}  # of the data, that no other kind has
 
 
 def kind_of_command(args: Sequence[str]) -> DataKind:
@@ -70,7 +76,7 @@ def kind_of_command(args: Sequence[str]) -> DataKind:
     reference = _option(args, "ckpt_path") or ("" if args[0] == "fit" else "best")
     if reference:
         return kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or "."))
-    return "table" if _option(args, "data.csv_file") else "mnist"
+    return next((kind for kind, option in OPTION_OF.items() if _option(args, f"data.{option}")), KINDS[0])
 
 
 def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
@@ -95,7 +101,10 @@ def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
 
 def kind_of_content(checkpoint: Mapping[str, Any]) -> DataKind:
     """Return the kind of data that a checkpoint's content says."""
-    return "table" if spec_from_plain(checkpoint.get("inputs")) else "mnist"
+    if spec_from_plain(checkpoint.get("inputs")):
+        return "table"
+    spec = read_spec(checkpoint)
+    return "pictures" if spec and spec.origin else "mnist"
 
 
 def _option(args: Sequence[str], name: str) -> str:

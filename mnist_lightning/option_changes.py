@@ -21,6 +21,8 @@ ORDER_OF_IMAGES = (
     "data.shear",
     "data.shift",
     "data.elastic",
+    "data.flip",
+    "data.folder",
 )
 
 

@@ -2,6 +2,9 @@
 
 import os
 import sys
+from collections.abc import Sequence
+
+SHOWN = 5  # names listed in a message
 
 
 def tell(text: str) -> None:
@@ -16,6 +19,16 @@ def printable(line: str) -> str:
     '7\\x1b[2J.png'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first of some names as a message lists them.
+
+    >>> listed(("a", "b")), listed(tuple("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def leave_closed_terminal() -> bool:

@@ -19,8 +19,6 @@ from torch.utils import deterministic
 
 from mnist_lightning import checkpoint_file, runs
 from mnist_lightning.config_guard import check_files, guard_configs
-from mnist_lightning.data.family import num_classes
-from mnist_lightning.data.spec import read_spec
 from mnist_lightning.data_kinds import OPTION, PAIRS, DataKind, kind_of_command
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.option_changes import Change
@@ -158,14 +156,12 @@ class TrainerCLI(LightningCLI):
             parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
-        if self.data_kind == "mnist":
-            parser.link_arguments("data.dataset", "model.num_classes", compute_fn=num_classes)
 
     def _said_by_data(self, name: str, data: Any) -> int:
         """Return an argument of the model that the data say; a checkpoint's network keeps the form it was made for."""
         if self.checkpoint:
             data.restore(self.checkpoint.get("inputs"))
-        said: int = {"in_features": data.spec.in_features, "num_classes": len(data.spec.class_names)}[name]
+        said: int = data.model_options[name]
         return said
 
     def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]
@@ -233,9 +229,6 @@ class TrainerCLI(LightningCLI):
         root = Path(options.trainer.default_root_dir or ".")
         if self.located:
             checkpoint_file.check_weights(self.located.path, self.checkpoint, self.model.network.state_dict())
-            spec = read_spec(self.checkpoint)
-            if spec and spec.class_names == self.datamodule.dataset.class_names:
-                self.datamodule.spec = spec  # images are normalised as the network was trained to see them
             self._mend_run()
         extra: list[Callback] = []
         if self.subcommand != "fit":

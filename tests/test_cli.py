@@ -211,7 +211,7 @@ def test_a_part_of_the_test_images_is_no_test_result(
     assert command("test").code == 0
     result = tmp_path / "lightning_logs" / "version_0" / "test.json"
     before = result.read_bytes(), scalars(result.parent)
-    monkeypatch.setattr("mnist_lightning.data.mnist.EVAL_BATCH_SIZE", 10)
+    monkeypatch.setattr("mnist_lightning.data.spec.EVAL_PIXELS", 10 * 28**2)
     partial = command("test", "--trainer.limit_test_batches", "1")
     assert partial.code == 0
     assert "/10 = " in partial.out

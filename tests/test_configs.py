@@ -9,6 +9,7 @@ import yaml
 from mnist_lightning.sweep.check import check_trials
 from mnist_lightning.sweep.plan import read_plan
 from tests.conftest import TEST_COUNT, Command
+from tests.data.small_pictures import write_shapes
 from tests.data.tables import write_iris
 
 ALL_CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -16,7 +17,7 @@ COMMANDS = {"sweep": "sweep"}  # of the configs that are not for `fit`
 CONFIGS = [config for config in ALL_CONFIGS if config.stem not in COMMANDS]
 
 
-IMAGES = [path for path in CONFIGS if path.stem != "tabular"]
+IMAGES = [path for path in CONFIGS if path.stem not in ("tabular", "pictures")]
 
 
 @pytest.mark.parametrize("config", IMAGES, ids=lambda path: path.stem)
@@ -44,7 +45,7 @@ def test_fit_would_take_the_trials_of_the_shipped_sweep(monkeypatch: pytest.Monk
 
 
 def test_the_config_for_tables_trains_and_tests(command: Command, tmp_path: Path) -> None:
-    (config,) = (path for path in CONFIGS if path not in IMAGES)
+    (config,) = (path for path in CONFIGS if path.stem == "tabular")
     write_iris(tmp_path / "mine.csv")
     table = ("--data.csv_file", "mine.csv", "--data.target", "species")
     trained = command("fit", "--config", str(config), *table)
@@ -53,3 +54,13 @@ def test_the_config_for_tables_trains_and_tests(command: Command, tmp_path: Path
     assert result["total"] == 22
     # Linear discriminants are right on 98 % of irises; 3 of 22 wrong is several times that.
     assert result["correct"] >= 19
+
+
+def test_the_config_for_pictures_learns_shapes_and_tests(command: Command, tmp_path: Path) -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "pictures")
+    write_shapes(tmp_path / "mine", 40)
+    trained = command("fit", "--config", str(config), "--data.folder", "mine")
+    assert trained.code == 0, trained.err
+    result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
+    assert result["total"] == 18
+    assert result["correct"] >= 15  # a guess is right on 6

@@ -2,8 +2,8 @@
 
 The ```python blocks of a page run in order in one namespace; a ```text block right after one is what it prints. They
 run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, a table
-`mine.csv`, a trained and exported run, as `version_0` and `version_3`, one trained on the table, as `version_2`, and a
-sweep's `best.yaml`.
+`mine.csv`, a trained and exported run, as `version_0` and `version_3`, one trained on the table, as `version_2`, one on
+a folder of pictures, as `version_4`, and a sweep's `best.yaml`.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from PIL import Image
 from mnist_lightning.cli import COMMANDS, OWN_COMMANDS, main
 from mnist_lightning.data import family, idx, sources
 from tests.conftest import Command
+from tests.data.small_pictures import write_shapes
 from tests.data.tables import write_iris
 
 ROOT = Path(__file__).parents[1]
@@ -120,16 +121,21 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
                 main(args)
             assert not stopped.value.code
     write_iris(root / "mine.csv")
-    table = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "species")
-    elsewhere = root / "table"
-    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mnist-lightning"])
-        with pytest.raises(SystemExit) as stopped:
-            main(["fit", *table, "--trainer.max_epochs", "1", "--trainer.default_root_dir", "table"])
-        assert not stopped.value.code
-    for kind in ("lightning_logs", "checkpoints"):
-        shutil.copytree(root / kind / "version_0", root / kind / "version_3")
-        (elsewhere / kind / "version_0").rename(root / kind / "version_2")
+    write_shapes(root / "mine", 5)
+    others = {
+        "table": ("--data.csv_file", "mine.csv", "--data.target", "species"),
+        "pictures": ("--data.folder", "mine"),
+    }
+    for kind, options in others.items():
+        with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["mnist-lightning"])
+            with pytest.raises(SystemExit) as stopped:
+                main(["fit", *options, "--trainer.max_epochs", "1", "--trainer.default_root_dir", kind])
+            assert not stopped.value.code
+    for folder in ("lightning_logs", "checkpoints"):
+        shutil.copytree(root / folder / "version_0", root / folder / "version_3")
+        for kind, number in (("table", 2), ("pictures", 4)):
+            (root / kind / folder / "version_0").rename(root / folder / f"version_{number}")
     return root
 
 

@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "durable": set(),
     "command_parser": set(),
     "models": set(),
-    "data": set(),
+    "data": {"durable"},
     "calibration": set(),
     "manifest": set(),
     "checkpoint_file": {"manifest"},

@@ -223,8 +223,8 @@ def test_two_classes_leave_the_third_guess_empty(command: Command) -> None:
         (["fit", *TABLE, "--data.csv_file", ""], 2, "data.csv_file must name a table"),
         (["fit", *TABLE, "--model.hidden", "[0]"], 2, "model.hidden must be at least 1, got 0"),
         (["fit", *TABLE, "--model.fc_dropout", "0.1"], 2, "unknown option --model.fc_dropout"),
-        (["fit", *TABLE, "--data_kind", "tabel"], 2, "--data_kind must be one of mnist, table, got tabel"),
-        (["fit", "--config", "kind.yaml"], 2, "data_kind in kind.yaml must be one of mnist, table, got 3"),
+        (["fit", *TABLE, "--data_kind", "tabel"], 2, "--data_kind must be one of mnist, pictures, table, got tabel"),
+        (["fit", "--config", "kind.yaml"], 2, "data_kind in kind.yaml must be one of mnist, pictures, table, got 3"),
     ],
 )
 def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-LIMITS = {"rotation": 180.0, "scale": 1.0, "shear": 90.0, "shift": math.inf, "elastic": math.inf}
+LIMITS = {"rotation": 180.0, "scale": 1.0, "shear": 90.0, "shift": math.inf, "elastic": math.inf, "flip": 1.0}
 ELASTIC_GRID = 4  # points a side
 
 
@@ -24,6 +24,7 @@ class Augmentation:
         shear: Degrees, in [0, 90).
         shift: Pixels in each direction, at least 0.
         elastic: Standard deviation, in pixels, of the displacement of each point of a coarse grid over the image.
+        flip: Share of the images that are mirrored, left for right, in [0, 1).
 
     Raises:
         ValueError: If an amount is out of range.
@@ -34,6 +35,7 @@ class Augmentation:
     shear: float = 0.0
     shift: float = 0.0
     elastic: float = 0.0
+    flip: float = 0.0
 
     def __post_init__(self) -> None:
         for name, amount in asdict(self).items():
@@ -65,6 +67,8 @@ def _affine(size: tuple[int, ...], amounts: Augmentation, generator: Generator) 
     draws = torch.rand(6, count, generator=generator) * 2 - 1
     angle, shear = draws[0] * math.radians(amounts.rotation), draws[1] * math.radians(amounts.shear)
     zoom_x, zoom_y = 1 + draws[2] * amounts.scale, 1 + draws[3] * amounts.scale
+    if amounts.flip:
+        zoom_x = torch.where(torch.rand(count, generator=generator) < amounts.flip, -zoom_x, zoom_x)
     shift_x, shift_y = draws[4] * (2 * amounts.shift / width), draws[5] * (2 * amounts.shift / height)
     cos, sin, slant = angle.cos(), angle.sin(), shear.tan()
     rows = [

@@ -282,11 +282,6 @@ DATASETS: dict[DatasetName, DatasetSource] = {
 }
 
 
-def num_classes(dataset: DatasetName) -> int:
-    """Return how many classes a data set has."""
-    return len(DATASETS[dataset].class_names)
-
-
 def trained_on(checkpoint: Mapping[str, Any]) -> DatasetName:
     """Return which data set a checkpoint was trained on: MNIST where it does not say."""
     options = checkpoint.get("datamodule_hyper_parameters")

@@ -19,12 +19,12 @@ Batch = tuple[Tensor, Tensor]
 class BatchLoader:
     """Yield normalised batches of images and labels.
 
-    A batch is float32 (B, 1, H, W) in channels_last layout, (pixel / 255 - mean) / std, and int64 (B,). The last batch
+    A batch is float32 (B, C, H, W) in channels_last layout, (pixel / 255 - mean) / std, and int64 (B,). The last batch
     is short when the batch size does not divide the number of images. On several processes each serves its own share:
     every image once and no padding when in file order, equally many when shuffled.
 
     Args:
-        images: uint8 (N, H, W), the pixels of the whole file; never copied.
+        images: uint8 (N, H, W) or, in colour, (N, H, W, 3), the pixels of the whole file; never copied.
         labels: int64 (N,).
         indices: int64 (M,), the images to serve, in order; None serves all.
         batch_size: Images a batch, at least 1.
@@ -175,16 +175,17 @@ class RowLoader(BatchLoader):
 
 
 def as_images(pixels: Tensor) -> Tensor:
-    """Return float32 (B, 1, H, W), in [0, 255] and channels_last, for uint8 (B, H, W)."""
-    return pixels.unsqueeze(-1).permute(0, 3, 1, 2).to(torch.float32)
+    """Return float32 (B, C, H, W), in [0, 255] and channels_last, for uint8 (B, H, W) or (B, H, W, 3)."""
+    return (pixels if pixels.ndim == 4 else pixels.unsqueeze(-1)).permute(0, 3, 1, 2).to(torch.float32)
 
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
-    """Return float32 (B, 1, H, W), channels_last, (pixel / 255 - mean) / std; changes the images it is given."""
+    """Return float32 (B, C, H, W), channels_last, (pixel / 255 - mean) / std; changes the images it is given."""
     # `.contiguous(memory_format=…)` does nothing when there is one channel; only `.to` sets the strides.
     return images.sub_(255 * mean).div_(255 * std).to(memory_format=torch.channels_last)
 
 
 def denormalise(images: Tensor, mean: float, std: float) -> Tensor:
-    """Return the pixels uint8 (B, H, W) of normalised images (B, 1, H, W)."""
-    return ((images.squeeze(1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    """Return the pixels uint8 (B, H, W) of normalised images (B, 1, H, W), or (B, H, W, 3) of (B, 3, H, W)."""
+    pixels = images.squeeze(1) if images.shape[1] == 1 else images.permute(0, 2, 3, 1)
+    return ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

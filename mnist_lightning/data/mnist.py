@@ -13,11 +13,10 @@ from mnist_lightning.data import sources
 from mnist_lightning.data.augment import Augmentation
 from mnist_lightning.data.family import DATASETS, DatasetName
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.data.spec import SIDE, ImageSpec
+from mnist_lightning.data.sharing import served_by
+from mnist_lightning.data.spec import SIDE, ImageSpec, read_spec
+from mnist_lightning.data.statistics import mean_and_std
 from mnist_lightning.errors import ConfigError, DatasetError
-
-# Fixed, so that what validate and test compute depends on nothing that a run can choose.
-EVAL_BATCH_SIZE = 500
 
 
 class MNISTDataModule(LightningDataModule):
@@ -94,6 +93,11 @@ class MNISTDataModule(LightningDataModule):
         # Not to the logger: it gets one table of hyper-parameters, written at the end of the run.
         self.save_hyperparameters(logger=False)
 
+    @property
+    def model_options(self) -> dict[str, int]:
+        """The arguments of a model that are the data's to say."""
+        return {"num_classes": len(self.dataset.class_names), "in_channels": 1, "image_size": SIDE}
+
     def prepare_data(self) -> None:
         """Put the four files into the data folder, once a machine."""
         sources.fetch(self.dataset, self.data_dir, source=self.source, mirrors=self.mirrors)
@@ -105,12 +109,19 @@ class MNISTDataModule(LightningDataModule):
 
     @cached_property
     def spec(self) -> ImageSpec:
-        """The form of the images, and their class names; reads the training file where mean and std are not known.
-
-        It can be set to what a trained network expects.
-        """
+        """The form of the images, and their class names; reads the training file where mean and std are not known."""
         mean, std = self.dataset.statistics or mean_and_std(sources.read_train(self.dataset, self.folder)[0])
         return ImageSpec(SIDE, SIDE, mean, std, self.dataset.class_names)
+
+    def restore(self, inputs: object) -> None:
+        """Normalise the images as a trained network expects them, if it was trained on this data set.
+
+        Args:
+            inputs: What its checkpoint holds of that name.
+        """
+        spec = read_spec({"inputs": inputs})
+        if spec and spec.class_names == self.dataset.class_names:
+            self.spec = spec
 
     def setup(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
@@ -146,11 +157,11 @@ class MNISTDataModule(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Serve the validation images in file order; nothing when there are none."""
-        return self._loader(self.train_file, self.val_indices, EVAL_BATCH_SIZE) if self.val_size else []
+        return self._loader(self.train_file, self.val_indices, self.spec.eval_batch_size) if self.val_size else []
 
     def test_dataloader(self) -> BatchLoader:
         """Serve every test image, in file order."""
-        return self._loader(self.test_file, None, EVAL_BATCH_SIZE)
+        return self._loader(self.test_file, None, self.spec.eval_batch_size)
 
     def _tensors(self, split: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         if images.shape[1:] != (SIDE, SIDE):
@@ -168,13 +179,6 @@ class MNISTDataModule(LightningDataModule):
         augmentation: Augmentation | None = None,
     ) -> BatchLoader:
         images, labels = file
-        trainer = self.trainer  # None when a person asks for a loader by hand
-        batches = -(-len(labels if indices is None else indices) // batch_size)
-        if shuffle_seed is None and trainer and batches < trainer.world_size:
-            raise ConfigError(
-                f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} images to be scored"
-                f"; use --trainer.devices {batches}"
-            )
         return BatchLoader(
             images,
             labels,
@@ -184,23 +188,5 @@ class MNISTDataModule(LightningDataModule):
             std=self.spec.std,
             shuffle_seed=shuffle_seed,
             augmentation=augmentation,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            device=trainer.strategy.root_device if trainer else "cpu",
+            **served_by(self.trainer, len(labels if indices is None else indices), batch_size, shuffle_seed),
         )
-
-
-def mean_and_std(images: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return mean and standard deviation of the pixels of uint8 images, scaled to [0, 1], to four digits.
-
-    Raises:
-        DatasetError: All pixels are the same.
-    """
-    chunks = range(0, len(images), 1000)  # for bincount makes eight bytes of each pixel
-    counts = sum((np.bincount(images[start : start + 1000].ravel(), minlength=256) for start in chunks), np.zeros(256))
-    values = np.arange(256) / 255
-    mean = float(np.average(values, weights=counts))
-    std = float(np.average((values - mean) ** 2, weights=counts)) ** 0.5
-    if not round(std, 4):
-        raise DatasetError(f"the training images show nothing: their pixels are all {255 * mean:.0f}")
-    return round(mean, 4), round(std, 4)

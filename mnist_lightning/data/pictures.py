@@ -33,6 +33,8 @@ THINNEST_STROKE, THICKEST_STROKE = 2.0, 3.6
 # Contrast, relative to full ink, that becomes black and white: noise of the paper goes, the inside of strokes fills.
 BLACK, WHITE = 0.2, 0.8
 
+WHOLE = Box(0, 0, 1, 1)
+
 Pixels = NDArray[np.uint8]
 InkChoice = Literal["auto", "dark", "light"]
 
@@ -44,14 +46,15 @@ class PreparedPicture:
     """A picture as the network sees it, and what was decided on the way.
 
     Args:
-        pixels: uint8 (28, 28), light ink on black, in the form of MNIST's own.
-        ink: Whether the picture's ink is darker or lighter than its paper.
+        pixels: uint8 (28, 28), light ink on black, in the form of MNIST's own; for a network that was trained on
+            folders of pictures, the whole picture as `picture_form.in_form` makes it.
+        ink: Whether the picture's ink is darker or lighter than its paper; None where no ink was looked for.
         box: Where the digit is: left, top, right, bottom as fractions of the upright picture's width and height.
     """
 
     pixels: Pixels
-    ink: Ink
-    box: Box
+    ink: Ink | None
+    box: Box = WHOLE
 
 
 def prepare(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> PreparedPicture:
@@ -70,7 +73,7 @@ def prepare(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> PreparedP
     """
     if ink not in KINDS:
         raise ValueError(f"ink must be auto, dark or light, got {ink!r}")
-    grey = np.asarray(_flat(picture).convert("L"))
+    grey = np.asarray(as_flat(picture).convert("L"))
     if normalised := _normalised_already(grey, KINDS[ink]):
         return normalised
     digit = find_digit(grey, KINDS[ink])
@@ -109,7 +112,16 @@ def prepare_drawing(ink: Pixels) -> Pixels:
     return _centred(_fitted(np.pad(strokes, RIM)))
 
 
-def _flat(picture: Image.Image | Pixels) -> Image.Image:
+def as_flat(picture: Image.Image | Pixels) -> Image.Image:
+    """Return a picture as `picture_files.flattened` does.
+
+    Args:
+        picture: As for `prepare`.
+
+    Raises:
+        PictureError: If an image's values cannot be understood.
+        ValueError: If an array has another type or shape.
+    """
     if isinstance(picture, Image.Image):
         try:
             return flattened(picture)

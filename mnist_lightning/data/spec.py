@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SIDE = 28  # pixels, of all images that the network takes
-MOST_CLASSES = 256  # what a label of one byte can tell apart
+from mnist_lightning.data.split import Origin, origin_from_plain
+
+SIDE = 28  # pixels, of the images of MNIST and its family
+LEAST_SIDE, MOST_SIDE = 8, 256  # of any: SimpleCNN halves it twice, and at 256 has 34 million weights
+MOST_CLASSES = 1000
+EVAL_PIXELS = 500 * SIDE**2  # that go through the network at once; more take more memory and no less time
 
 
 @dataclass(frozen=True)
@@ -17,9 +21,11 @@ class ImageSpec:
     Args:
         height: Rows of an image.
         width: Columns of an image.
-        mean: Mean pixel of the training images, scaled to [0, 1].
+        mean: Mean pixel of the training images, of all their channels together, scaled to [0, 1].
         std: Standard deviation of the same, positive.
         class_names: The name of each class, by label.
+        channels: 1 for grey images, 3 for red, green and blue.
+        origin: The folder of pictures that they come from; None for MNIST and its family.
     """
 
     height: int
@@ -27,6 +33,18 @@ class ImageSpec:
     mean: float
     std: float
     class_names: tuple[str, ...]
+    channels: int = 1
+    origin: Origin | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an image's pixels: (H, W), or (H, W, 3) for colour."""
+        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Images that go through the network at once where none is trained on: 500 of MNIST's."""
+        return max(1, EVAL_PIXELS // (self.height * self.width))
 
 
 # Mean and standard deviation of MNIST's 60,000 training images; a test recomputes both.
@@ -37,9 +55,13 @@ def read_spec(checkpoint: Mapping[str, Any]) -> ImageSpec | None:
     """Return what a checkpoint says of its images; None where it says nothing, or nothing that can be."""
     try:
         fields = dict(checkpoint["inputs"])
-        spec = ImageSpec(**fields | {"class_names": tuple(fields["class_names"])})
-        sizes_fit = (spec.height, spec.width) == (SIDE, SIDE) and 3 <= len(spec.class_names) <= MOST_CLASSES
-        numbers_fit = all(isinstance(number, float) and 0 < number < 1 for number in (spec.mean, spec.std))
+        origin = origin_from_plain(fields["origin"]) if fields.get("origin") else None
+        spec = ImageSpec(**fields | {"class_names": tuple(fields["class_names"]), "origin": origin})
+        is_square = type(spec.height) is int and spec.height == spec.width and LEAST_SIDE <= spec.height <= MOST_SIDE
+        sizes_fit = is_square and spec.channels in (1, 3) and 2 <= len(spec.class_names) <= MOST_CLASSES
+        numbers_fit = all(isinstance(number, float) for number in (spec.mean, spec.std)) and (
+            0 <= spec.mean <= 1 and 0 < spec.std <= 1
+        )
         names_fit = all(isinstance(name, str) for name in spec.class_names)
     except (KeyError, TypeError, ValueError):
         return None

@@ -1,9 +1,42 @@
-"""Cut rows into parts that hold each class in the same proportion. NumPy only."""
+"""Cut rows into parts that hold each class in the same proportion, and remember what was cut. NumPy only."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+SHARE = 0.15  # for validation, and again for testing, where nobody says otherwise
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a network was trained on, and what was kept from it for its validation and its test.
+
+    Args:
+        path: The table, or the folder of pictures.
+        sha256: Digest of what was cut: of the table's bytes, or of the pictures and their names.
+        split_seed: Seed of the split.
+        cut: The parts that were cut from it, `val` and `test` or less.
+    """
+
+    path: str
+    sha256: str
+    split_seed: int
+    cut: tuple[str, ...]
+
+
+def origin_from_plain(values: Any) -> Origin:
+    """Return the origin that a checkpoint holds as plain values.
+
+    Raises:
+        KeyError, TypeError, ValueError: If they are none.
+    """
+    path, sha256, cut = values["path"], values["sha256"], values["cut"]
+    if not all(isinstance(text, str) for text in (path, sha256, *cut)):
+        raise TypeError("not a text")
+    return Origin(path, sha256, int(values["split_seed"]), tuple(cut))
 
 
 def stratified_split(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> list[NDArray[np.int64]]:

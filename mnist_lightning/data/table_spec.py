@@ -3,7 +3,7 @@
 It is fitted to training rows alone, and travels in the checkpoint as plain values.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_lightning.data.csv_table import Numbers, Table, Texts, numbers_in
+from mnist_lightning.data.split import Origin, origin_from_plain
 from mnist_lightning.errors import DatasetError
+from mnist_lightning.terminal import listed
 
 MAX_CATEGORIES = 1000  # of a column; more are names or numbers of rows rather than categories
 MAX_CLASSES = 1000
-SHOWN = 5  # names listed in a message
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,6 @@ class CategoryColumn:
 
     name: str
     categories: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Which rows a network was trained on.
-
-    Args:
-        csv_file: The file.
-        sha256: Digest of its bytes.
-        split_seed: Seed of the split.
-        cut: The parts that were cut from the file, `val` and `test` or less.
-    """
-
-    csv_file: str
-    sha256: str
-    split_seed: int
-    cut: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -180,16 +164,6 @@ def in_order(names: set[str]) -> list[str]:
     return alphabetic if np.isnan(numbers).any() else [alphabetic[place] for place in numbers.argsort(kind="stable")]
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return the first of some names as a message lists them.
-
-    >>> listed(("a", "b")), listed(tuple("abcdefg"))
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
 def width_of(column: NumberColumn | CategoryColumn) -> int:
     """Return how many inputs a column becomes."""
     return 1 if isinstance(column, NumberColumn) else len(column.categories)
@@ -213,13 +187,11 @@ def _from_plain(values: Any) -> TableSpec:
             if not (np.isfinite([mean, std, median]).all() and std > 0):
                 raise ValueError("no numbers to standardise with")
             columns.append(NumberColumn(_text(column["name"]), mean, std, median))
-    origin: Mapping[str, Any] = values["origin"]
-    origin_texts = _text(origin["csv_file"]), _text(origin["sha256"])
     spec = TableSpec(
         _text(values["target"]),
         _names(values["class_names"]),
         tuple(columns),
-        Origin(*origin_texts, int(origin["split_seed"]), _names(origin["cut"])),
+        origin_from_plain(values["origin"]),
     )
     if not spec.in_features or len(spec.class_names) < 2 or len(set(spec.features)) < len(spec.features):
         raise ValueError("no table that a network could take")

@@ -23,22 +23,20 @@ from mnist_lightning.data.csv_table import (
     read_table,
 )
 from mnist_lightning.data.loader import RowLoader
-from mnist_lightning.data.split import stratified_split
+from mnist_lightning.data.sharing import served_by
+from mnist_lightning.data.split import SHARE, Origin, stratified_split
 from mnist_lightning.data.table_spec import (
     MAX_CLASSES,
     NumberColumn,
-    Origin,
     TableSpec,
     fit_spec,
     in_order,
     label_texts,
-    listed,
     spec_from_plain,
 )
 from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError
-from mnist_lightning.terminal import printable
+from mnist_lightning.terminal import listed, printable
 
-SHARE = 0.15  # of the rows for validation, and again for testing
 # Fixed, so that what validate and test compute depends on nothing that a run can choose.
 EVAL_BATCH_SIZE = 4096
 
@@ -162,6 +160,11 @@ class TabularDataModule(LightningDataModule):
         assert self._spec
         return self._spec
 
+    @property
+    def model_options(self) -> dict[str, int]:
+        """The arguments of a model that are the data's to say."""
+        return {"in_features": self.spec.in_features, "num_classes": len(self.spec.class_names)}
+
     def restore(self, inputs: object) -> None:
         """Take the form of the rows from a checkpoint, in place of what the file would say.
 
@@ -219,7 +222,7 @@ class TabularDataModule(LightningDataModule):
     def training_rows(self) -> Rows | None:
         """Return the rows that the network was trained on; None where its file is gone, or another by now."""
         origin = self.spec.origin
-        if "train" not in self._parts and _sha256(Path(origin.csv_file)) == origin.sha256:
+        if "train" not in self._parts and _sha256(Path(origin.path)) == origin.sha256:
             self._parts["train"] = self._cut(origin, self.spec.target)["train"]
         return self._parts.get("train")
 
@@ -232,14 +235,14 @@ class TabularDataModule(LightningDataModule):
         origin = Origin(self.csv_file, _sha256(path), self.split_seed, cut)
         if self._restored and self._spec:
             before = self._spec.origin
-            if origin.csv_file == before.csv_file and origin.sha256 != before.sha256:
+            if origin.path == before.path and origin.sha256 != before.sha256:
                 raise DatasetError(f"{path} has changed since the run began; a run goes on with the same rows only")
             self._spec = replace(self._spec, origin=origin)
         self._parts |= self._cut(origin, self.target)
 
     def _cut(self, origin: Origin, target: str) -> dict[str, Rows]:
         """Return the parts of a file that is trained on, by name."""
-        table = self._read(origin.csv_file, target)
+        table = self._read(origin.path, target)
         labels = _classes_to_split(table, target, len(origin.cut) + 1)
         places = stratified_split(labels, [SHARE] * len(origin.cut), origin.split_seed)
         if self._spec is None:
@@ -258,7 +261,7 @@ class TabularDataModule(LightningDataModule):
         if part in self._parts:
             return self._parts[part]
         other, origin = (self.val_csv_file if part == "val" else self.test_csv_file), self.spec.origin
-        same_name = self.csv_file == origin.csv_file
+        same_name = self.csv_file == origin.path
         if same_name and other:
             return self._whole(other)
         path = Path(self.csv_file)
@@ -270,7 +273,7 @@ class TabularDataModule(LightningDataModule):
                     f"data.split_seed and the files to validate and test on must be those of the training "
                     f"(split_seed {origin.split_seed}); with others, rows it was trained on would be scored"
                 )
-            self._parts |= self._cut(replace(origin, csv_file=self.csv_file), self.target)
+            self._parts |= self._cut(replace(origin, path=self.csv_file), self.target)
             return self._parts[part]
         if same_name and path.is_file():
             raise DatasetError(
@@ -299,22 +302,14 @@ class TabularDataModule(LightningDataModule):
         return Rows(table.path, inputs, labels, table.rows, torch.arange(len(labels)))
 
     def _loader(self, part: str, batch_size: int, shuffle_seed: int | None = None) -> RowLoader:
-        rows, trainer = self._parts[part], self.trainer  # no trainer when a person asks for a loader by hand
-        batches = -(-len(rows.indices) // batch_size)
-        if shuffle_seed is None and trainer and batches < trainer.world_size:
-            raise ConfigError(
-                f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} rows to be scored; "
-                f"use --trainer.devices {batches}"
-            )
+        rows = self._parts[part]
         return RowLoader(
             rows.inputs,
             rows.labels,
             indices=rows.indices,
             batch_size=batch_size,
             shuffle_seed=shuffle_seed,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            device=trainer.strategy.root_device if trainer else "cpu",
+            **served_by(self.trainer, len(rows.indices), batch_size, shuffle_seed, noun="rows"),
         )
 
     def _say(self, *lines: str) -> None:

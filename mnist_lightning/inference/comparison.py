@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mnist_lightning.data import idx, sources
+from mnist_lightning.data.class_folders import read_class_folders
 from mnist_lightning.data.family import MNIST, DatasetSource
-from mnist_lightning.data.spec import SIDE
+from mnist_lightning.data.picture_files import read_picture
+from mnist_lightning.data.picture_form import in_form
+from mnist_lightning.data.spec import SIDE, ImageSpec
 from mnist_lightning.errors import DatasetError
 from mnist_lightning.inference.pixel_network import Runtime
 
 BATCH_SIZE = 500
+MOST_PICTURES = 500  # decoded of a folder
 
-# Runtimes add in different orders. The longest sum has 3,136 products; in float32 reordering it costs about
-# sqrt(3136) * 2**-24 = 3.3e-6 of its size, and there are four such layers. A wrong constant costs far more.
-RELATIVE_BOUND = 1e-5
+# Runtimes add in different orders. The longest sum of MNIST's network has 3,136 products; in float32 reordering it
+# costs about sqrt(3136) * 2**-24 = 3.3e-6 of its size, and there are four such layers. A wrong constant costs far more.
+RELATIVE_BOUND, PRODUCTS = 1e-5, 3136
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,17 @@ class Comparison:
         return self.other_labels == 0 and self.difference <= self.bound
 
 
-def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8]) -> Comparison:
+def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8], products: int = PRODUCTS) -> Comparison:
     """Run both on the same images, in batches of several sizes.
 
     Args:
         exported: What is to be trusted.
         reference: What it must agree with.
-        images: uint8 (N, 28, 28), at least one.
+        images: uint8 (N, H, W) or (N, H, W, 3), at least one.
+        products: How many the longest sum of the network has.
     """
-    edges = sorted({0, 1, *range(BATCH_SIZE, len(images), BATCH_SIZE), len(images)})  # the first batch is one image
+    batch = max(1, BATCH_SIZE * PRODUCTS // max(products, PRODUCTS))
+    edges = sorted({0, 1, *range(batch, len(images), batch), len(images)})  # the first batch is one image
     other_labels, difference, largest = 0, 0.0, 0.0
     # `disable=None` means: unless stderr is a terminal.
     for start, stop in itertools.pairwise(tqdm(edges, desc="comparing", unit="batch", leave=False, disable=None)):
@@ -63,7 +69,8 @@ def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8]) ->
         # A maximum that meets a NaN stays NaN, and NaN is within no bound.
         difference = float(np.max([difference, *(np.abs(values).max() for values in differences)]))
         largest = max(largest, float(np.abs(expected_logits).max()))
-    return Comparison(len(images), other_labels, difference, RELATIVE_BOUND * largest)
+    bound = RELATIVE_BOUND * max(1.0, (products / PRODUCTS) ** 0.5) * largest
+    return Comparison(len(images), other_labels, difference, bound)
 
 
 def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
@@ -87,3 +94,24 @@ def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDA
         size = f"{images.shape[1]}×{images.shape[2]}"
         raise DatasetError(f"{path}: images of {size} pixels, the network takes {SIDE}×{SIDE}")
     return sources.upright(dataset, images), str(path)
+
+
+def read_pictures(spec: ImageSpec, folder: Path) -> tuple[NDArray[np.uint8], str]:
+    """Return pictures in the form that a network takes, and where they come from.
+
+    Args:
+        spec: What the network takes.
+        folder: The folder that it was trained on; where it is gone, noise is as good to compare on, if less to the
+            point.
+
+    Raises:
+        DatasetError: If the folder cannot be read.
+        PictureError: If a picture cannot.
+    """
+    if not folder.is_dir():
+        noise = np.random.default_rng(0).integers(0, 256, (MOST_PICTURES // 5, *spec.shape), np.uint8)
+        return noise, f"noise, for {folder} is gone"
+    files = read_class_folders(folder).files
+    chosen = files[:: -(-len(files) // MOST_PICTURES)]
+    images = [in_form(read_picture(folder / file), spec.height, spec.channels) for file in chosen]
+    return np.stack(images), str(folder)

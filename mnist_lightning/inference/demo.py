@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mnist_lightning.command_parser import CommandParser
-from mnist_lightning.errors import ConfigError, PictureError
+from mnist_lightning.errors import CheckpointError, ConfigError, PictureError
 
 if TYPE_CHECKING:
     from mnist_lightning.inference.page_server import PageServer
@@ -35,6 +35,11 @@ def main(args: list[str]) -> int:
     from mnist_lightning.inference.trained import load
 
     trained = load(options.ckpt_path)
+    if trained.spec.origin:
+        raise CheckpointError(
+            f"{trained.path} was trained on folders of pictures, and what is drawn on the page is none; "
+            "predict labels pictures"
+        )
     with make_server(trained, options.host, options.port) as server:
         host, port = server.server_address[:2]
         if trained.note:

@@ -31,8 +31,8 @@ labels must be the same on all of them, outputs up to rounding. A file that diff
   pt2          runs in torch, without this package
   safetensors  the weights alone, for SimpleCNN
 
-ONNX and pt2 take uint8 pixels (N, 28, 28), white on black, and give float32 logits and probabilities (N,
-classes)."""
+ONNX and pt2 take uint8 pixels (N, 28, 28), white on black, and give float32 logits and probabilities (N, classes).
+A network that was trained on folders of pictures takes (N, S, S), or (N, S, S, 3) in red, green and blue."""
 
 
 def main(args: list[str]) -> int:
@@ -93,13 +93,16 @@ def _export(options: argparse.Namespace) -> None:
     data_dir = options.data_dir or trained.data_dir
     output = options.output or trained.path.with_suffix(f".{options.format}")
     _check_writable(output.parent)
-    images, origin = comparison.read_test_images(trained.dataset, data_dir)
+    if trained.spec.origin:
+        images, origin = comparison.read_pictures(trained.spec, trained.root / trained.spec.origin.path)
+    else:
+        images, origin = comparison.read_test_images(trained.dataset, data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
     network = trained.from_pixels
     data = form.write(network, _metadata(trained, data_dir))
     exported, reference = form.read(data), in_torch(network)
-    result = comparison.compare(exported, reference, images)
+    result = comparison.compare(exported, reference, images, trained.network.fc1.in_features)
     if not result.matches:
         raise CheckpointError(
             f"{output} would not compute what {trained.path} does: {result.other_labels} of {result.count:,} labels "
@@ -133,6 +136,9 @@ def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str
     }
     if trained.run:
         metadata["run"] = trained.run.name
+    if trained.spec.origin:
+        metadata["data_sha256"] = trained.spec.origin.sha256
+        return metadata
     folder = data_dir / trained.dataset.folder / "raw" if data_dir else None
     if folder and all((folder / file.name).is_file() for file in trained.dataset.files):
         metadata["data_sha256"] = json.dumps(

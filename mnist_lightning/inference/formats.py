@@ -5,6 +5,7 @@ All of them are made and read as bytes; where the bytes go is for others to say.
 
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -96,15 +97,21 @@ def _read_safetensors(data: bytes) -> Runtime:
     # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, and the header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     weights = load(data)
-    network = SimpleCNN(num_classes=len(weights["fc2.bias"]))
+    network = SimpleCNN(
+        num_classes=len(weights["fc2.bias"]),
+        in_channels=weights["conv1.weight"].shape[1],
+        image_size=4 * math.isqrt(weights["fc1.weight"].shape[1] // 64),  # its two halvings forget up to 3 pixels
+    )
     network.load_state_dict(weights)
-    names = ("pixel_mean", "pixel_std", "temperature")
-    return in_torch(PixelNetwork(network.eval(), *(float(header["__metadata__"][name]) for name in names)))
+    mean, std, temperature = (
+        float(header["__metadata__"][name]) for name in ("pixel_mean", "pixel_std", "temperature")
+    )
+    return in_torch(PixelNetwork(network.eval(), mean, std, temperature))
 
 
 def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:
     """Return the network's operations for any number of images from one on."""
-    example = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    example = torch.zeros(2, *network.shape, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         # torch's pytree warns about a name that torch itself uses.

@@ -14,6 +14,7 @@ from mnist_lightning.terminal import printable
 Labelled = Sequence[tuple[Path, Prediction]]
 Row = dict[str, str | int | float | bool | None]  # values by column
 
+GUESSES = 3
 COLUMNS = ("file", "label", "probability", "second", "second_probability", "third", "third_probability", "unsure")
 
 
@@ -38,7 +39,7 @@ class Screen:
     def line(self, path: Path, prediction: Prediction) -> str:
         """Return the line of a picture: its three most probable classes, its ink, and whether the label is unsure."""
         guesses = (f"{guess.label:{self.label_width}} {percent(guess.probability):>8}" for guess in prediction.top3)
-        ink = prediction.seen.ink if prediction.seen else ""
+        ink = (prediction.seen.ink if prediction.seen else None) or ""
         unsure = "unsure" if prediction.unsure else ""
         return f"{printable(str(path)):{self.file_width}}  {'  '.join(guesses)}  {ink:5}  {unsure}".rstrip()
 
@@ -78,9 +79,9 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def row(path: Path, prediction: Prediction) -> Row:
     """Return the values of `COLUMNS` for one picture."""
-    (label, probability), (second, second_probability), (third, third_probability) = prediction.top3
-    values = (label, probability, second, second_probability, third, third_probability, prediction.unsure)
-    return dict(zip(COLUMNS, (str(path), *values), strict=True))
+    guesses: list[str | float | None] = [value for guess in prediction.top3 for value in guess]
+    guesses += [None] * (2 * GUESSES - len(guesses))  # of two classes, no third
+    return dict(zip(COLUMNS, (str(path), *guesses, prediction.unsure), strict=True))
 
 
 def csv_text(rows: Sequence[Row]) -> str:

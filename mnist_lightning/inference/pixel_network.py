@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_lightning.data.loader import as_images, normalise
+from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.models.cnn import SimpleCNN
 
-# From uint8 images (N, 28, 28) to float32 logits and probabilities (N, classes).
+# From uint8 images (N, H, W) or, in colour, (N, H, W, 3) to float32 logits and probabilities (N, classes).
 Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
@@ -22,14 +23,23 @@ class PixelNetwork(nn.Module):
         mean: Mean pixel of the images it was trained on, scaled to [0, 1].
         std: Standard deviation of the same, positive.
         temperature: What the logits are divided by before the softmax, positive.
+        shape: The shape of an image's pixels, (H, W) or (H, W, 3).
     """
 
-    def __init__(self, network: SimpleCNN, mean: float, std: float, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: SimpleCNN,
+        mean: float,
+        std: float,
+        temperature: float = 1.0,
+        shape: tuple[int, ...] = MNIST_SPEC.shape,
+    ) -> None:
         super().__init__()
         self.network, self.mean, self.std, self.temperature = network, mean, std, temperature
+        self.shape = shape
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float32 logits and probabilities (N, classes) for uint8 images (N, 28, 28)."""
+        """Return float32 logits and probabilities (N, classes) for uint8 images (N, H, W) or (N, H, W, 3)."""
         logits = self.network(normalise(as_images(images), self.mean, self.std))
         return logits, (logits / self.temperature).softmax(dim=1)
 

@@ -19,6 +19,7 @@ from mnist_lightning.terminal import printable
 if TYPE_CHECKING:
     from mnist_lightning.data.pictures import PreparedPicture
     from mnist_lightning.inference.prediction import Prediction
+    from mnist_lightning.inference.predictor import Predictor
 
 PICTURES_AT_ONCE = 16  # between two looks of the user at the screen
 PROGRESS_AFTER_S = 2.0
@@ -26,7 +27,8 @@ SOME_FAILED, NOTHING_LABELLED = 1, 4  # exit codes
 DESCRIPTION = """\
 Find the digit in each picture, prepare it as MNIST's makers did, and label it. Whether its ink is darker or lighter
 than the paper is found out and shown. The exit code is 1 where some pictures could not be labelled, 4 where none.
-A network that was trained on a table labels the rows of a .csv file, all or none."""
+A network that was trained on folders of pictures labels the whole picture, and one that was trained on a table the rows
+of a .csv file, all or none."""
 
 
 def main(args: list[str]) -> int:
@@ -62,7 +64,7 @@ def _parser() -> CommandParser:
         "pictures",
         nargs="+",
         metavar="IMAGE_OR_FOLDER",
-        help="a PNG, JPEG, BMP, WebP, TIFF or GIF picture of one digit, or a folder: all pictures in it and in the "
+        help="a PNG, JPEG, BMP, WebP, TIFF or GIF picture, or a folder: all pictures in it and in the "
         "folders in it, except hidden ones; for a network that was trained on a table, a .csv file",
     )
     parser.add_argument(
@@ -89,7 +91,7 @@ def _parser() -> CommandParser:
         "--save_inputs",
         type=Path,
         metavar="FOLDER",
-        help="also write each picture there beside the 28×28 pixels that the network saw of it, as a PNG",
+        help="also write each picture there beside the pixels that the network saw of it, as a PNG",
     )
     return parser
 
@@ -160,6 +162,8 @@ def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, 
     )
     if note := predictor.trained.note:
         print(note)
+    if options.ink != "auto" and predictor.trained.spec.origin:
+        raise ConfigError("--ink is for pictures of digits; this network was trained on folders of whole pictures")
     screen = Screen(paths, predictor.trained.spec.class_names)
     print(screen.header)
     labelled: list[tuple[Path, Prediction]] = []
@@ -169,7 +173,7 @@ def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, 
         for start in range(0, len(paths), PICTURES_AT_ONCE):
             prepared: list[tuple[Path, PreparedPicture]] = []
             for path in paths[start : start + PICTURES_AT_ONCE]:
-                if seen := _prepare(path, options, sheet_names):
+                if seen := _prepare(predictor, path, options, sheet_names):
                     prepared.append((path, seen))
                 progress.update()
             predictions = predictor.predict_prepared([seen for _, seen in prepared])
@@ -179,12 +183,13 @@ def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, 
     return labelled
 
 
-def _prepare(path: Path, options: argparse.Namespace, sheet_names: set[str]) -> "PreparedPicture | None":
-    from mnist_lightning.data.pictures import prepare_file
+def _prepare(
+    predictor: "Predictor", path: Path, options: argparse.Namespace, sheet_names: set[str]
+) -> "PreparedPicture | None":
     from mnist_lightning.inference.sheet import save_sheet
 
     try:
-        picture, seen = prepare_file(path, options.ink)
+        picture, seen = predictor.prepare(path, options.ink)
     except PictureError as error:
         _tell(error)
         return None

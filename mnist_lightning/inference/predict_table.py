@@ -5,13 +5,12 @@ from pathlib import Path
 import torch
 
 from mnist_lightning.data.csv_table import read_table
-from mnist_lightning.inference.labels import COLUMNS, Row, percent, write_rows
+from mnist_lightning.inference.labels import COLUMNS, GUESSES, Row, percent, write_rows
 from mnist_lightning.inference.trained import TrainedTable, load_table
 from mnist_lightning.terminal import printable
 
 BATCH_SIZE = 4096  # rows that go through the network at once; bounds the memory
 SHOWN_ROWS = 20
-GUESSES = 3
 
 
 def predict_table(csv_file: Path, reference: str, unsure_below: float | None, output: Path | None) -> int:

@@ -21,7 +21,7 @@ class Prediction:
     Args:
         label: Name of the most probable class, such as `"7"`.
         probability: How probable, in [0, 1].
-        top3: The three most probable classes, the first of them `label`.
+        top3: The three most probable classes, or two where there are no more, the first of them `label`.
         unsure: Whether the probability is below the predictor's threshold.
         index: The class as the data's labels count it, from 0.
         seen: What the network saw of the picture, and how it was found; None for pixels that were given as they are.

@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, prepare, prepare_file
+from mnist_lightning.data.picture_files import read_picture
+from mnist_lightning.data.picture_form import in_form
+from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, as_flat, prepare, prepare_file
+from mnist_lightning.inference.labels import GUESSES
 from mnist_lightning.inference.prediction import Guess, Prediction
 from mnist_lightning.inference.trained import TrainedNetwork, load
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 PictureT = TypeVar("PictureT", bound=Picture)
 
-BATCH_SIZE = 500  # images that go through the network at once; bounds the memory
-
 
 class Predictor:
-    """Label pictures of digits.
+    """Label pictures of digits, or whole pictures where the network was trained on folders of them.
 
     `Predictor.from_run("best")("digit.png").label` is the shortest use.
 
@@ -72,13 +73,14 @@ class Predictor:
     def __call__(
         self, pictures: Picture | list[PictureT] | tuple[PictureT, ...], ink: InkChoice = "auto"
     ) -> Prediction | list[Prediction]:
-        """Find the digit in each picture and label it.
+        """Find the digit in each picture and label it; a network for whole pictures labels the picture.
 
         Args:
             pictures: A picture, or a list of pictures of any kinds and sizes: the path of a file; a Pillow image; an
                 array uint8 (H, W), (H, W, 3) or (H, W, 4); a tensor (H, W), (1, H, W) or (3, H, W), uint8 or float in
                 [0, 1].
-            ink: Whether the ink is darker or lighter than the paper; `auto` finds out for each picture.
+            ink: Whether the ink is darker or lighter than the paper; `auto` finds out for each picture. Of a whole
+                picture it means nothing.
 
         Returns:
             A prediction, or a list of them for a list.
@@ -90,7 +92,30 @@ class Predictor:
         """
         if not isinstance(pictures, list | tuple):
             return self([pictures], ink)[0]
-        return self.predict_prepared([_prepared(picture, ink) for picture in pictures])
+        return self.predict_prepared([self.prepare(picture, ink)[1] for picture in pictures])
+
+    def prepare(self, picture: Picture, ink: InkChoice = "auto") -> tuple[Image.Image, PreparedPicture]:
+        """Return a picture, upright and flat, and what the network sees of it.
+
+        Args:
+            picture: As for a call.
+            ink: As for a call.
+
+        Raises:
+            PictureError: If a file cannot be read as a picture, or a digit is looked for in vain.
+            TypeError: If something else is given.
+            ValueError: If an array or a tensor has another type, shape or range.
+        """
+        spec = self.trained.spec
+        if not isinstance(picture, str | os.PathLike):
+            flat = as_flat(_image_or_array(picture))
+        elif spec.origin:
+            flat = read_picture(picture)
+        else:
+            return prepare_file(picture, ink)
+        if spec.origin:
+            return flat, PreparedPicture(in_form(flat, spec.height, spec.channels), ink=None)
+        return flat, prepare(flat, ink)
 
     def predict_prepared(self, pictures: list[PreparedPicture]) -> list[Prediction]:
         """Label pictures that `data.pictures` has prepared."""
@@ -103,22 +128,22 @@ class Predictor:
         """Label images that are in the form of the network's data already, without looking for a digit in them.
 
         Args:
-            images: uint8 (B, 28, 28), for MNIST light ink on black.
+            images: uint8 (B, 28, 28), for MNIST light ink on black; (B, S, S) or (B, S, S, 3) for whole pictures.
 
         Raises:
             ValueError: If they have another type or shape.
         """
         pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
         spec = self.trained.spec
-        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (spec.height, spec.width):
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != spec.shape:
             given = f"{pixels.dtype} {tuple(pixels.shape)}".removeprefix("torch.")
-            raise ValueError(f"images must be uint8 (B, {spec.height}, {spec.width}), got {given}")
+            raise ValueError(f"images must be uint8 (B, {', '.join(map(str, spec.shape))}), got {given}")
         predictions: list[Prediction] = []
-        for start in range(0, len(pixels), BATCH_SIZE):
-            batch = pixels[start : start + BATCH_SIZE]
+        for start in range(0, len(pixels), spec.eval_batch_size):
+            batch = pixels[start : start + spec.eval_batch_size]
             with torch.inference_mode():
                 _, probabilities = self._network(batch)
-            top3 = probabilities.topk(3)  # (b, 3)
+            top3 = probabilities.topk(min(GUESSES, len(spec.class_names)))  # (b, 3)
             predictions += map(self._prediction, top3.values.tolist(), top3.indices.tolist())
         return predictions
 
@@ -130,12 +155,10 @@ class Predictor:
         return Prediction(*top3[0], top3, unsure=top3[0].probability < self.unsure_below, index=classes[0])
 
 
-def _prepared(picture: Picture, ink: InkChoice) -> PreparedPicture:
-    if isinstance(picture, str | os.PathLike):
-        return prepare_file(picture, ink)[1]
+def _image_or_array(picture: Picture) -> Image.Image | Pixels:
     if not isinstance(picture, Image.Image | np.ndarray | Tensor):
         raise TypeError(f"a picture must be a path, a Pillow image, an array or a tensor, got {type(picture).__name__}")
-    return prepare(_array(picture) if isinstance(picture, Tensor) else picture, ink)
+    return _array(picture) if isinstance(picture, Tensor) else picture
 
 
 def _array(picture: Tensor) -> Pixels:

@@ -3,24 +3,22 @@
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw
 
 from mnist_lightning.data.picture_files import SHEET_SUFFIX
-from mnist_lightning.data.pictures import SIDE, PreparedPicture
+from mnist_lightning.data.pictures import PreparedPicture
 from mnist_lightning.durable import replace_file
 from mnist_lightning.errors import StorageError
 from mnist_lightning.terminal import printable
 
-ZOOM = 10  # screen pixels for one of the 28×28
-HEIGHT = ZOOM * SIDE
+HEIGHT = 280  # pixels; ten for one of the 28 that are seen of a digit
 GAP = 12
 MAX_NAME = 100  # characters; with the suffix a name stays within what file systems take, in any script
 BACKGROUND, OUTLINE = (128, 128, 128), (230, 159, 0)  # orange of Okabe and Ito's palette, seen by all kinds of eyes
 
 
 def draw_sheet(picture: Image.Image, seen: PreparedPicture) -> Image.Image:
-    """Return a picture with an outline around the digit, and beside it the 28×28 pixels, enlarged."""
+    """Return a picture with an outline around the digit, and beside it the pixels of the network, enlarged."""
     scale = HEIGHT / picture.height
     width = min(max(1, round(picture.width * scale)), 4 * HEIGHT)
     shown = picture.convert("RGB").resize((width, HEIGHT))
@@ -29,7 +27,8 @@ def draw_sheet(picture: Image.Image, seen: PreparedPicture) -> Image.Image:
     ImageDraw.Draw(shown).rectangle(corners, outline=OUTLINE, width=2)
     sheet = Image.new("RGB", (width + GAP + HEIGHT, HEIGHT), BACKGROUND)
     sheet.paste(shown, (0, 0))
-    sheet.paste(Image.fromarray(np.kron(seen.pixels, np.ones((ZOOM, ZOOM), np.uint8))), (width + GAP, 0))
+    pixels = Image.fromarray(seen.pixels).resize((HEIGHT, HEIGHT), Image.Resampling.NEAREST)
+    sheet.paste(pixels, (width + GAP, 0))
     return sheet
 
 

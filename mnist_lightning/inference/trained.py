@@ -45,12 +45,18 @@ class TrainedNetwork:
     @property
     def from_pixels(self) -> PixelNetwork:
         """The network from pixels to probabilities."""
-        return PixelNetwork(self.network, self.spec.mean, self.spec.std, self.calibration.temperature)
+        spec = self.spec
+        return PixelNetwork(self.network, spec.mean, spec.std, self.calibration.temperature, spec.shape)
+
+    @property
+    def root(self) -> Path:
+        """The folder that paths of the training are relative to."""
+        return self.run.root if self.run else Path()
 
     @property
     def note(self) -> str:
-        """What a person should know who shows it pictures; nothing for digits made as MNIST's."""
-        if self.dataset.made_as_mnist:
+        """What a person should know who shows it pictures; nothing where these are made as those it was trained on."""
+        if self.dataset.made_as_mnist or self.spec.origin:
             return ""
         return (
             f"trained on {self.dataset.folder}, whose images were made in another way than pictures are prepared here, "
@@ -99,7 +105,7 @@ def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
         raise CheckpointError(
             f"{located.path} does not say what images its network takes; it was not saved by this project's fit"
         )
-    network = SimpleCNN(num_classes=len(spec.class_names))
+    network = SimpleCNN(num_classes=len(spec.class_names), in_channels=spec.channels, image_size=spec.height)
     checkpoint_file.check_weights(located.path, checkpoint, network.state_dict())
     _load_weights(network, checkpoint)
     data_dir = _data_dir(checkpoint, located.run.root if located.run else Path())

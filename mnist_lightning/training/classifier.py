@@ -46,7 +46,9 @@ class Classifier(LightningModule):
         fc_dropout: Probability of zeroing a feature before the last layer, in [0, 1).
         plateau_factor: What a cut multiplies the learning rate by, in (0, 1).
         plateau_patience: Epochs without a lower validation loss before the next one brings a cut, at least 0.
-        num_classes: Classes to tell apart, at least 2. On the command line it is that of `data.dataset`.
+        num_classes: Classes to tell apart, at least 2. On the command line the data say it, as the next two.
+        in_channels: 1 for grey images, 3 for colour.
+        image_size: Pixels a side of the square images, at least 4.
         seed: Seed of the dropout masks, at least 0. On the command line it is `seed_everything`.
 
     Raises:
@@ -71,6 +73,8 @@ class Classifier(LightningModule):
         plateau_factor: float = 0.5,
         plateau_patience: int = 2,
         num_classes: int = 10,
+        in_channels: int = 1,
+        image_size: int = 28,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -116,12 +120,14 @@ class Classifier(LightningModule):
         Raises:
             ValueError: If one is out of range.
         """
-        network = SimpleCNN(self.hparams["conv_dropout"], self.hparams["fc_dropout"], self.num_classes)
+        options = ("conv_dropout", "fc_dropout", "num_classes", "in_channels", "image_size")
+        network = SimpleCNN(**{name: self.hparams[name] for name in options})
         return network.to(memory_format=torch.channels_last)
 
     def make_example(self) -> Tensor:
         """Return an input of the network, a batch of one."""
-        return torch.zeros(1, 1, 28, 28)
+        size = self.hparams["image_size"]
+        return torch.zeros(1, self.hparams["in_channels"], size, size)
 
     def setup(self, stage: str) -> None:
         """See that there are as many outputs as classes.
@@ -135,7 +141,7 @@ class Classifier(LightningModule):
             raise ConfigError(f"model.num_classes is {self.num_classes}, but the data has {classes} classes")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes) for normalised float images (B, 1, 28, 28)."""
+        """Return logits (B, num_classes) for normalised float images (B, C, S, S), for MNIST (B, 1, 28, 28)."""
         logits: Tensor = self.network(images)
         return logits
 

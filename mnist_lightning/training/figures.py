@@ -57,23 +57,24 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
 
 
 def image_sheet(images: Pixels, *, columns: int, zoom: int, captions: Sequence[tuple[str, str]] = ()) -> Image.Image:
-    """Draw uint8 (N, H, W) images enlarged, in rows, over their captions of two lines."""
-    count, height, width = images.shape
+    """Draw images, uint8 (N, H, W) or (N, H, W, 3), enlarged, in rows, over their captions of two lines."""
+    count, height, width = images.shape[:3]
+    mode, paper, ink = ("L", 255, INK[0]) if images.ndim == 3 else ("RGB", PAPER, INK)
     step_x, step_y = zoom * width + 6, zoom * height + 6 + (2 * TEXT_SIZE + 8 if captions else 0)
     rows = -(-count // columns)
-    sheet = Image.new("L", (MARGIN + columns * step_x, MARGIN + rows * step_y), 255)
+    sheet = Image.new(mode, (MARGIN + columns * step_x, MARGIN + rows * step_y), paper)
     draw = ImageDraw.Draw(sheet)
     for place, image in enumerate(images):
         x, y = MARGIN + place % columns * step_x, MARGIN + place // columns * step_y
         sheet.paste(Image.fromarray(image).resize((zoom * width, zoom * height), Image.Resampling.NEAREST), (x, y))
         for line, text in enumerate(captions[place] if captions else ()):
             shown = shortened(text, step_x - 6)
-            draw.text((x, y + zoom * height + 2 + line * (TEXT_SIZE + 2)), shown, INK[0], font(TEXT_SIZE))
+            draw.text((x, y + zoom * height + 2 + line * (TEXT_SIZE + 2)), shown, ink, font(TEXT_SIZE))
     return sheet
 
 
 def worst_images(images: Pixels, worst: Sequence[WorstImage]) -> Image.Image:
-    """Draw the worst images, uint8 (N, H, W), with what they are, what was answered and how surely."""
+    """Draw the worst images, uint8 (N, H, W) or (N, H, W, 3), with what they are, what was answered and how surely."""
     labels = printable([image.label for image in worst])
     predictions = printable([image.prediction for image in worst])
     captions = [
@@ -81,8 +82,9 @@ def worst_images(images: Pixels, worst: Sequence[WorstImage]) -> Image.Image:
         for label, prediction, image in zip(labels, predictions, worst, strict=True)
     ]
     widest = max((font(TEXT_SIZE).getlength(names) for names, _ in captions), default=0)
-    zoom = 4 if widest <= 4 * images.shape[2] else 8  # long names need the room
-    return image_sheet(images, columns=32 // zoom, zoom=zoom, captions=captions)
+    width = 112 if widest <= 112 else 224  # of an image on the sheet, in pixels; long names need the room
+    zoom = max(1, width // images.shape[2])
+    return image_sheet(images, columns=896 // width, zoom=zoom, captions=captions)
 
 
 def reliability_diagram(panels: Sequence[tuple[str, Sequence[Bin]]]) -> Image.Image:

@@ -50,7 +50,7 @@ class TableScoreReport(ScoreReport):
         data = _data(trainer)
         train, test = data.training_rows(), data.part("test")
         if train is None:
-            print(f"no baselines: {data.spec.origin.csv_file} is not there any more as it was trained on")
+            print(f"no baselines: {data.spec.origin.path} is not there any more as it was trained on")
             return []
         try:
             return [majority(train, test), logistic_regression(train, test)]

@@ -97,6 +97,15 @@ def test_scaling_changes_the_area_as_its_draws_say(monkeypatch: pytest.MonkeyPat
     assert float(smaller.sum() / blob().sum()) == pytest.approx(1 / 1.25**2, rel=0.01)
 
 
+def test_mirroring_turns_about_its_share_of_the_images_left_for_right_and_leaves_the_others() -> None:
+    images = blob(1000)
+    mirrored = augment(images, Augmentation(flip=0.25), generator())
+    turned = torch.tensor([bool((image - images[0].flip(-1)).abs().max() < 0.1) for image in mirrored])
+    left = torch.tensor([bool((image - images[0]).abs().max() < 0.1) for image in mirrored])
+    assert torch.equal(turned, ~left)
+    assert 200 < int(turned.sum()) < 300  # 250 ± 14 are expected
+
+
 def test_elastic_bending_moves_by_about_its_deviation() -> None:
     ramp = torch.arange(28.0).expand(2000, 1, 28, 28).contiguous()
     bent = augment(ramp, Augmentation(elastic=1.0), generator())

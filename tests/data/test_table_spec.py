@@ -11,7 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from mnist_lightning.data.csv_table import Table, read_table
-from mnist_lightning.data.table_spec import Origin, TableSpec, fit_spec, spec_from_plain
+from mnist_lightning.data.split import Origin
+from mnist_lightning.data.table_spec import TableSpec, fit_spec, spec_from_plain
 from mnist_lightning.errors import DatasetError
 from tests.data.tables import MIXED_HEADER, write_mixed
 

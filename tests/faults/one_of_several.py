@@ -56,7 +56,7 @@ def on_fit_end(self: Classifier) -> None:
 
 def run(args: list[str]) -> None:
     """Run a command."""
-    mnist_lightning.data.mnist.EVAL_BATCH_SIZE = 10
+    mnist_lightning.data.spec.EVAL_PIXELS = 10 * 28**2
     BatchLoader._batch = batch  # type: ignore[method-assign]
     Classifier.training_step = training_step  # type: ignore[method-assign,assignment]
     Classifier.on_fit_end = on_fit_end  # type: ignore[method-assign,assignment]

@@ -16,7 +16,7 @@ from tests.conftest import TEST_COUNT, Command
 SCRIPT = """
 import sys
 import mnist_lightning.data.mnist
-mnist_lightning.data.mnist.EVAL_BATCH_SIZE = {eval_batch_size}
+mnist_lightning.data.spec.EVAL_PIXELS = {eval_batch_size} * 28**2
 from mnist_lightning.cli import main
 main(sys.argv[1:])
 """
@@ -38,7 +38,7 @@ def run_on(processes: int, folder: Path, *, eval_batch_size: int) -> subprocess.
 def test_a_score_is_the_same_on_any_number_of_processes(
     fit: Command, command: Command, tmp_path: Path, digits_dir: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    monkeypatch.setattr("mnist_lightning.data.mnist.EVAL_BATCH_SIZE", 10)
+    monkeypatch.setattr("mnist_lightning.data.spec.EVAL_PIXELS", 10 * 28**2)
     data_dir = tmp_path / "digits"
     shutil.copytree(digits_dir, data_dir)
     labels = np.random.default_rng(0).integers(0, 10, TEST_COUNT, dtype=np.uint8)  # wrong, nine times in ten

@@ -1,0 +1,30 @@
+"""Mean and standard deviation of an image set's pixels. NumPy only."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_lightning.errors import DatasetError
+
+CHUNK = 1000  # images, for bincount makes eight bytes of each pixel
+
+
+def mean_and_std(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = None) -> tuple[float, float]:
+    """Return mean and standard deviation of the pixels of images, scaled to [0, 1], to four digits.
+
+    Args:
+        images: uint8 (N, H, W) or (N, H, W, 3), of which all channels count together.
+        indices: int64 (M,), the images that count; None counts all.
+
+    Raises:
+        DatasetError: All pixels are the same.
+    """
+    chosen = np.arange(len(images)) if indices is None else indices
+    counts = np.zeros(256)
+    for start in range(0, len(chosen), CHUNK):
+        counts += np.bincount(images[chosen[start : start + CHUNK]].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    mean = float(np.average(values, weights=counts))
+    std = float(np.average((values - mean) ** 2, weights=counts)) ** 0.5
+    if not round(std, 4):
+        raise DatasetError(f"the training images show nothing: their pixels are all {255 * mean:.0f}")
+    return round(mean, 4), round(std, 4)

@@ -1,0 +1,46 @@
+"""Small folders of pictures for the tests: shapes in colours that tell nothing, of many sizes and formats."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CLASSES = ("circle", "square", "triangle")
+SUFFIXES = ("png", "bmp", "webp")
+
+
+def write_shapes(root: Path, count: int, seed: int = 0) -> Path:
+    """Write `count` pictures of each shape into a folder of its name: `circle/0.png`, `circle/1.bmp`, …"""
+    random = np.random.default_rng(seed)
+    for shape in CLASSES:
+        (root / shape).mkdir(parents=True)
+        for number in range(count):
+            picture = draw_shape(shape, random)
+            picture.save(root / shape / f"{number}.{SUFFIXES[number % 3]}", lossless=True)
+    return root
+
+
+def draw_shape(shape: str, random: np.random.Generator) -> Image.Image:
+    """Return a bright shape on a dark, noisy ground."""
+    width, height = (int(side) for side in random.integers(40, 90, 2))
+    picture = Image.fromarray(random.integers(0, 90, (height, width, 3), dtype=np.uint8))
+    radius = min(width, height) * 3 // 8
+    x, y = width // 2, height // 2
+    red, green, blue = (int(value) for value in random.integers(150, 255, 3))
+    draw, box = ImageDraw.Draw(picture), (x - radius, y - radius, x + radius, y + radius)
+    if shape == "circle":
+        draw.ellipse(box, fill=(red, green, blue))
+    elif shape == "square":
+        draw.rectangle(box, fill=(red, green, blue))
+    else:
+        corners = [(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)]
+        draw.polygon(corners, fill=(red, green, blue))
+    return picture
+
+
+def write_picture(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int] = (12, 12)) -> Path:
+    """Write a picture of noise, which no other seed gives."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path

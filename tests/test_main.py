@@ -15,7 +15,7 @@ def run(folder: Path, *args: str, code: int = 0) -> str:
     """Run a command in a new process; return its stdout."""
     done = subprocess.run(
         [sys.executable, "-m", "mnist_lightning", *args],
-        cwd=folder, capture_output=True, text=True, timeout=1800, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=2700, check=False,
         env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},  # as a person would
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from mnist_lightning.data.augment import Augmentation
 from mnist_lightning.data.class_folders import WHOLE, ClassFolders, Indices, read_class_folders
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.data.picture_cache import Decoded, cache_folder, decode, read_decoded
+from mnist_lightning.data.picture_cache import IMAGES, Decoded, cache_folder, decode, read_decoded
 from mnist_lightning.data.picture_split import given_parts, identity, in_two_classes, parts_to_cut, split_pictures
 from mnist_lightning.data.sharing import served_by
 from mnist_lightning.data.spec import LEAST_SIDE, MOST_SIDE, ImageSpec, read_spec
@@ -125,7 +125,7 @@ class PictureFolderDataModule(LightningDataModule):
     @property
     def files(self) -> list[Path]:
         """The files that images are read from."""
-        return []
+        return [self.cache / IMAGES]
 
     def restore(self, inputs: object) -> None:
         """Take the form of the pictures from a checkpoint, in place of what the folder would say.

@@ -42,13 +42,13 @@ class Change:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Return every option that differs between two nested configs, by name; where a checkpoint is means nothing.
+    """Return every option that differs between two nested configs, by name; how a run begins means nothing.
 
     >>> changes({"model": {"lr": 0.1}, "seed": 0}, {"model": {"lr": 0.2}, "seed": 0})
     [Change(name='model.lr', old=0.1, new=0.2)]
     """
     old, new = _leaves(before), _leaves(after)
-    names = sorted((old.keys() | new.keys()) - {"ckpt_path"})
+    names = sorted((old.keys() | new.keys()) - {"ckpt_path", "find_lr"})
     return [Change(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
 
 

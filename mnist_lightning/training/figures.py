@@ -1,4 +1,4 @@
-"""Pictures of results, drawn by Pillow: confusion matrix, sheets of images, reliability diagram, errors by class.
+"""Pictures of results, drawn by Pillow: confusion matrix, sheets of images, reliability diagram, errors, range test.
 
 Pillow and not matplotlib, which takes half a second to import, ten times as long to draw, and would be imported by
 every training. Blue and vermilion are Okabe and Ito's, told apart by all kinds of eyes, and nothing is said by colour
@@ -6,6 +6,7 @@ alone. Sheets of images are grey (mode L), all other pictures RGB.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -137,6 +138,33 @@ def class_errors(classes: Sequence[ClassScore], noun: str = "images") -> Image.I
     draw.line((left - 1, TITLE_HEIGHT - 2, left - 1, TITLE_HEIGHT + len(classes) * row_height - 6), GREY)
     bottom = TITLE_HEIGHT + len(classes) * row_height + 8
     legend(draw, left, bottom, [(BLUE, f"{noun} missed"), (VERMILION, "answers wrong")])
+    return image
+
+
+def range_test(lrs: Sequence[float], losses: Sequence[float], suggestion: float) -> Image.Image:
+    """Draw the loss of each step over its learning rate, as far as 1.5 times the first, and the rate suggested."""
+    left, top, width, height = 48, TITLE_HEIGHT, 540, 300
+    image, draw = canvas(left + width + 2 * MARGIN, top + height + 46)
+    title(draw, f"Loss over the learning rate; it fell fastest at {suggestion:g}")
+    first, last = math.floor(math.log10(lrs[0])), math.ceil(math.log10(lrs[-1]))
+    highest = 1.5 * losses[0]
+
+    def place(lr: float, loss: float) -> tuple[int, int]:
+        across = (math.log10(lr) - first) / (last - first)
+        return left + round(width * across), top + round(height * (1 - min(loss / highest, 1)))
+
+    for power in range(first, last + 1):
+        x, y = place(10.0**power, 0)
+        draw.line((x, top, x, y), PALE)
+        draw.text((x, y + 6), f"{10.0**power:g}", INK, font(TEXT_SIZE), "mt")
+    for fifth in range(6):
+        x, y = place(lrs[0], highest * fifth / 5)
+        draw.line((left, y, left + width, y), PALE)
+        draw.text((left - 6, y), f"{highest * fifth / 5:.2f}", INK, font(TEXT_SIZE), "rm")
+    x, y = place(suggestion, 0)
+    draw.line((x, top, x, y), VERMILION, 2)
+    draw.line([place(lr, loss) for lr, loss in zip(lrs, losses, strict=True)], BLUE, 2)
+    legend(draw, left, top + height + 26, [(BLUE, "loss of a training batch"), (VERMILION, "suggestion")])
     return image
 
 

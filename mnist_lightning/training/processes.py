@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
@@ -78,6 +78,7 @@ class Launcher(_SubprocessScriptLauncher):
     """
 
     advice = ""  # what to do when a process is lost
+    started: ClassVar[list["subprocess.Popen[bytes]"]] = []  # once: they take part in all trainings of this process
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
         """Run a function in all processes.
@@ -91,9 +92,11 @@ class Launcher(_SubprocessScriptLauncher):
         if not self.cluster_environment.creates_processes_externally:
             os.environ[PARENT] = str(os.getpid())
             self._call_children_scripts()
+            Launcher.started = self.procs
             _watch(lambda: any(child.poll() for child in self.procs), self._tell_and_end)
         elif _has_parent():
             _watch(lambda: not _has_parent(), self._tell_and_end)
+        self.procs = Launcher.started
         _set_num_threads_if_needed(num_processes=self.num_processes)
         try:
             return function(*args, **kwargs)

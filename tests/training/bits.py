@@ -44,13 +44,13 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS if tag in written}
 
 
-def stop_at(batch: int, patch: pytest.MonkeyPatch) -> None:
-    """Send SIGTERM to this process while it computes the batch, counted from the start of training."""
+def stop_at(batch: int, patch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal to this process while it computes the batch, counted from the start of training."""
     original, seen = Classifier.training_step, iter(range(10**6))
 
     def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:
         if next(seen) == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return original(self, images_and_labels, batch_idx)
 
     patch.setattr(Classifier, "training_step", training_step)

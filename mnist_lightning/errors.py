@@ -16,6 +16,12 @@ class ConfigError(UserError, ValueError):
     exit_code = 2
 
 
+def require_at_least(least: int, name: str, value: int) -> None:
+    """Raise a ConfigError unless an option's value is at least so much."""
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")
+
+
 class DivergenceError(UserError):
     """A loss, a gradient or a weight is no longer finite."""
 

@@ -1,9 +1,10 @@
 """Small data that can be learned, and the command line in this process."""
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,16 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return Outcome(code if isinstance(code, int) else int(code is not None), out, err)
 
     return run
+
+
+def run_in(root: Path, *commands: Sequence[str]) -> None:
+    """Run command lines in this process, one after the other in a folder; each must succeed."""
+    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["mnist-lightning"])
+        for args in commands:
+            with pytest.raises(SystemExit) as stopped:
+                main(list(args))
+            assert not stopped.value.code, args
 
 
 @pytest.fixture

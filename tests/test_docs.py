@@ -6,12 +6,10 @@ run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, 
 a folder of pictures, as `version_4`, and a sweep's `best.yaml`.
 """
 
-import contextlib
 import os
 import re
 import shlex
 import shutil
-import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mnist_lightning.cli import COMMANDS, OWN_COMMANDS, main
+from mnist_lightning.cli import COMMANDS, OWN_COMMANDS
 from mnist_lightning.data import family, idx, sources
-from tests.conftest import Command
+from tests.conftest import Command, run_in
 from tests.data.small_pictures import write_shapes
 from tests.data.tables import write_iris
 
@@ -114,12 +112,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
     raw = root / "data" / "MNIST" / "raw"
     Image.fromarray(idx.read_images(raw / "t10k-images-idx3-ubyte")[0]).save(root / "digit.png")
     small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")
-    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mnist-lightning"])
-        for args in (["fit", *small], ["export", "--format", "onnx"]):
-            with pytest.raises(SystemExit) as stopped:
-                main(args)
-            assert not stopped.value.code
+    run_in(root, ["fit", *small], ["export", "--format", "onnx"])
     write_iris(root / "mine.csv")
     write_shapes(root / "mine", 5)
     others = {
@@ -127,11 +120,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
         "pictures": ("--data.folder", "mine"),
     }
     for kind, options in others.items():
-        with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["mnist-lightning"])
-            with pytest.raises(SystemExit) as stopped:
-                main(["fit", *options, "--trainer.max_epochs", "1", "--trainer.default_root_dir", kind])
-            assert not stopped.value.code
+        run_in(root, ["fit", *options, "--trainer.max_epochs", "1", "--trainer.default_root_dir", kind])
     for folder in ("lightning_logs", "checkpoints"):
         shutil.copytree(root / folder / "version_0", root / folder / "version_3")
         for kind, number in (("table", 2), ("pictures", 4)):

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import sys
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ import yaml
 from PIL import Image
 
 from mnist_lightning import Classifier, PictureFolderDataModule, Predictor
-from mnist_lightning.cli import main
-from tests.conftest import Command
+from tests.conftest import Command, run_in
 from tests.data.small_pictures import write_picture, write_shapes
 from tests.training.conftest import read_events
 
@@ -47,12 +44,7 @@ def shapes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `shapes`, 40 pictures of each of three, and a run of six epochs on them, tested."""
     root = tmp_path_factory.mktemp("shapes")
     write_shapes(root / "shapes", 40)
-    with chdir(root), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mnist-lightning"])
-        for args in (["fit", *SMALL, "--trainer.max_epochs", "6"], ["test"]):
-            with pytest.raises(SystemExit) as stopped:
-                main(args)
-            assert not stopped.value.code
+    run_in(root, ["fit", *SMALL, "--trainer.max_epochs", "6"], ["test"])
     return root
 
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mnist_lightning import TableClassifier, TabularDataModule
 from mnist_lightning.data.split import stratified_split
-from tests.conftest import Command
+from tests.conftest import Command, run_in
 from tests.data.tables import IRIS_FEATURES, write_csv, write_iris, write_mixed
 from tests.training.conftest import read_events
 
@@ -39,18 +39,9 @@ def last(version: int = 0) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def iris_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `mine.csv`, the irises, and a run of three epochs on them, tested."""
-    from contextlib import chdir
-
-    from mnist_lightning.cli import main
-
     root = tmp_path_factory.mktemp("iris")
     write_iris(root / "mine.csv")
-    with chdir(root), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mnist-lightning"])
-        for args in (["fit", *SMALL, "--trainer.max_epochs", "3"], ["test"]):
-            with pytest.raises(SystemExit) as stopped:
-                main(args)
-            assert not stopped.value.code
+    run_in(root, ["fit", *SMALL, "--trainer.max_epochs", "3"], ["test"])
     return root
 
 

@@ -16,7 +16,7 @@ from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.sharing import served_by
 from mnist_lightning.data.spec import SIDE, ImageSpec, read_spec
 from mnist_lightning.data.statistics import mean_and_std
-from mnist_lightning.errors import ConfigError, DatasetError
+from mnist_lightning.errors import ConfigError, DatasetError, require_at_least
 
 
 class MNISTDataModule(LightningDataModule):
@@ -69,14 +69,10 @@ class MNISTDataModule(LightningDataModule):
         super().__init__()
         if dataset not in DATASETS:
             raise ConfigError(f"data.dataset must be one of {', '.join(DATASETS)}, got {dataset}")
-        for name, value, least in (
-            ("data.batch_size", batch_size, 1),
-            ("data.val_size", val_size, 0),
-            ("data.split_seed", split_seed, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        require_at_least(1, "data.batch_size", batch_size)
+        require_at_least(0, "data.val_size", val_size)
+        require_at_least(0, "data.split_seed", split_seed)
+        require_at_least(0, "seed", seed)
         try:
             self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
         except ValueError as error:

@@ -18,7 +18,7 @@ from mnist_lightning.data.sharing import served_by
 from mnist_lightning.data.spec import LEAST_SIDE, MOST_SIDE, ImageSpec, read_spec
 from mnist_lightning.data.split import Origin
 from mnist_lightning.data.statistics import mean_and_std
-from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError
+from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, require_at_least
 from mnist_lightning.terminal import listed, printable
 
 USES = {"train": "train on", "val": "validate on", "test": "test on"}
@@ -73,13 +73,9 @@ class PictureFolderDataModule(LightningDataModule):
         super().__init__()
         if not folder:
             raise ConfigError("data.folder must name a folder of pictures: --data.folder mine")
-        for name, value, least in (
-            ("data.batch_size", batch_size, 1),
-            ("data.split_seed", split_seed, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        require_at_least(1, "data.batch_size", batch_size)
+        require_at_least(0, "data.split_seed", split_seed)
+        require_at_least(0, "seed", seed)
         if not LEAST_SIDE <= size <= MOST_SIDE:
             raise ConfigError(f"data.size must be in [{LEAST_SIDE}, {MOST_SIDE}], got {size}; 32 is usual")
         try:

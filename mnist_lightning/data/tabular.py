@@ -34,7 +34,7 @@ from mnist_lightning.data.table_spec import (
     label_texts,
     spec_from_plain,
 )
-from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError
+from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, require_at_least
 from mnist_lightning.terminal import listed, printable
 
 # Fixed, so that what validate and test compute depends on nothing that a run can choose.
@@ -133,13 +133,9 @@ class TabularDataModule(LightningDataModule):
             raise ConfigError("data.csv_file must name a table: --data.csv_file mine.csv")
         if not target:
             raise ConfigError("data.target must name the column to learn: --data.target species")
-        for name, value, least in (
-            ("data.batch_size", batch_size, 1),
-            ("data.split_seed", split_seed, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
+        require_at_least(1, "data.batch_size", batch_size)
+        require_at_least(0, "data.split_seed", split_seed)
+        require_at_least(0, "seed", seed)
         if features is not None:
             _check_features(features, target)
         self.csv_file, self.target, self.features = csv_file, target, features

@@ -231,4 +231,5 @@ def test_random_kills_of_real_runs_change_no_bit(commands: Commands, tmp_path: P
         fired += train_under_fire(commands, digits_dir, tmp_path, random.randint(1, 6), unbroken_s)
         assert_runs_equal(newest(tmp_path), unbroken)
         assert not list(newest(tmp_path).glob(".*.part")), "what a kill left behind is cleared away"
+        print(f"{fired} kills so far", flush=True)  # the long form takes most of an hour
     print(f"{fired} kills, 0 differences")

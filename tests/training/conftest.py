@@ -1,7 +1,5 @@
 """A run to look at: trained and tested once, for all tests that only read what it left."""
 
-import contextlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +10,8 @@ from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_lightning import SimpleCNN
-from mnist_lightning.cli import main
 from mnist_lightning.data import idx
+from tests.conftest import run_in
 
 VAL_SIZE, EPOCHS = 60, 3
 
@@ -81,12 +79,7 @@ class FinishedRun:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> FinishedRun:
     """Train for three epochs, the last of which early stopping ends, and test."""
     root = tmp_path_factory.mktemp("finished")
-    with contextlib.chdir(root), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["mnist-lightning"])
-        for args in (["fit", "--data.data_dir", str(digits_dir), *OPTIONS], ["test"]):
-            with pytest.raises(SystemExit) as stopped:
-                main(args)
-            assert stopped.value.code == 0
+    run_in(root, ["fit", "--data.data_dir", str(digits_dir), *OPTIONS], ["test"])
     return FinishedRun(root, digits_dir)
 
 

@@ -76,7 +76,8 @@ def kind_of_command(args: Sequence[str]) -> DataKind:
     reference = _option(args, "ckpt_path") or ("" if args[0] == "fit" else "best")
     if reference:
         return kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or "."))
-    return next((kind for kind, option in OPTION_OF.items() if _option(args, f"data.{option}")), KINDS[0])
+    given = (kind for kind, option in OPTION_OF.items() if _option(args, f"data.{option}") is not None)
+    return next(given, KINDS[0])
 
 
 def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
@@ -107,10 +108,10 @@ def kind_of_content(checkpoint: Mapping[str, Any]) -> DataKind:
     return "pictures" if spec and spec.origin else "mnist"
 
 
-def _option(args: Sequence[str], name: str) -> str:
-    """Return the last value that a command line gives to an option; nothing where it gives none."""
+def _option(args: Sequence[str], name: str) -> str | None:
+    """Return the last value that a command line gives to an option; None where it gives none."""
     pairs = [*itertools.pairwise(args), *(arg.split("=", 1) for arg in args if "=" in arg)]
-    return next((value for option, value in reversed(pairs) if option == f"--{name}"), "")
+    return next((value for option, value in reversed(pairs) if option == f"--{name}"), None)
 
 
 def _said_in(file: Path) -> Any:

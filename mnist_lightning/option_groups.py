@@ -47,7 +47,8 @@ def check_options(options: Namespace, args: Sequence[str]) -> None:
             needs_value = parameter.default is not None and parameter.default is not parameter.empty
             if needs_value and options[group].get(name, ...) is None:
                 key = f"{group}.{name}"
-                raise ConfigError(f"{key}{place_of(key, args)} may not be null; {parameter.default} is the default")
+                default = "" if parameter.default == "" else f"; {parameter.default} is the default"
+                raise ConfigError(f"{key}{place_of(key, args)} may not be null{default}")
     for name, smallest in SMALLEST.items():
         value = options.trainer[name]
         if value is not None and not smallest <= value < 2**31:

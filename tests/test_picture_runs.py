@@ -129,6 +129,17 @@ def test_an_export_whose_pictures_are_gone_is_compared_on_noise(trained: Command
     assert "100 images of noise, for shapes is gone" in outcome.out
 
 
+def test_a_forged_checkpoint_steers_no_terminal(trained: Command) -> None:
+    forged, origin = last(), last()["inputs"]["origin"]
+    forged["inputs"] |= {"class_names": ("a\x1b[2J", "b\r", "c\n"), "origin": origin | {"path": "\x1b[2J" * 2000}}
+    torch.save(forged, "forged.ckpt")
+    for args in (["predict", "shapes/circle"], ["export", "--format", "safetensors", "--output", "x.safetensors"]):
+        outcome = trained(*args, "--ckpt_path", "forged.ckpt")
+        assert outcome.code == 0, outcome.err
+        assert r"\x1b[2J" in outcome.out
+        assert outcome.out.replace("\n", "").isprintable()
+
+
 def test_another_folder_is_scored_whole_and_a_folder_test_in_it_alone(trained: Command) -> None:
     write_shapes(Path("other"), 4, seed=1)
     write_shapes(Path("more/test"), 5, seed=2)
@@ -171,6 +182,8 @@ def test_two_classes_are_enough(command: Command) -> None:
         (["test", "--data.folder", "other"], 4, "other/oval: oval is no class of this network: circle, square, "),
         (["test", "--data.folder", "parts"], 4, "parts holds train, but no folder test"),
         (["validate", "--data_kind", "mnist"], 2, "unknown option data.folder in lightning_logs/version_0/config.yaml"),
+        (["fit", "--data.folder", ""], 2, "data.folder must name a folder of pictures"),
+        (["export", "--data.data_dir", "data"], 2, "--data.data_dir is for MNIST and its family"),
         (["fit", "--data_kind", "pictures"], 2, "data.folder must name a folder of pictures"),
         (["fit", *SMALL, "--model.num_classes", "3"], 2, "model.num_classes"),
         (["fit", *SMALL, "--data.flip", "1"], 2, "data.flip must be in [0, 1)"),

@@ -77,6 +77,11 @@ def read_class_folders(root: Path) -> ClassFolders:
     return ClassFolders(root, class_names, tuple(files), np.array(labels, np.int64), parts, tuple(strays))
 
 
+def is_text(name: str) -> bool:
+    """Return whether a file's name can be written into a config or a report, which bytes that are no UTF-8 cannot."""
+    return "\0" not in name and all(not "\ud800" <= character <= "\udfff" for character in name)
+
+
 def _look_into(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the folders in a folder, in the order of their names, and the pictures that lie beside them."""
     try:
@@ -100,10 +105,8 @@ def _check_classes(root: Path, class_names: tuple[str, ...]) -> None:
     if len(class_names) > MOST_CLASSES:
         raise DatasetError(f"{printable(str(root))} has {len(class_names):,} classes, more than {MOST_CLASSES:,}")
     for name in class_names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise DatasetError(f"{printable(str(root / name))}: the folder's name is no text; rename it") from None
+        if not is_text(name):
+            raise DatasetError(f"{printable(str(root / name))}: the folder's name is no text; rename it")
 
 
 def _listed(folders: list[Path]) -> str:

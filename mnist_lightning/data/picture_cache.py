@@ -28,6 +28,7 @@ IMAGES, TABLE, FAULTS = "images.npy", "pictures.csv", "unreadable.txt"
 COLUMNS = ("image", "file", "class", "bytes", "modified_ns", "digest")
 SHOWN = 3  # unreadable pictures in a message
 PROGRESS_AFTER_S = 2.0
+MOST_OF_A_NAME = 50  # characters of a folder's name in its cache's: 255 bytes are what a file system takes
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Decoded:
 
 def cache_folder(data_dir: Path, root: Path, size: int, channels: int) -> Path:
     """Return the folder for the decoded pictures of a folder, in one form: of its own for each of the three."""
-    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
-    return data_dir / "pictures" / f"{root.resolve().name}-{place}-{size}-{'grey' if channels == 1 else 'colour'}"
+    path = os.path.realpath(root)  # Path.resolve raises for a link to itself
+    place = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    name = Path(path).name[:MOST_OF_A_NAME]
+    return data_dir / "pictures" / f"{name}-{place}-{size}-{'grey' if channels == 1 else 'colour'}"
 
 
 def decode(folders: ClassFolders, cache: Path, size: int, channels: int) -> None:
@@ -56,23 +59,25 @@ def decode(folders: ClassFolders, cache: Path, size: int, channels: int) -> None
         DatasetError: If a picture cannot be read; the first are named, and all in `unreadable.txt` in the cache.
         StorageError: If the cache cannot be written.
     """
+    if _is_whole(_read(folders, cache, size, channels)):
+        return  # even where it cannot be written
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
             rows = _rows(folders)
-            if _is_whole(_read(folders, cache, size, channels)):
+            if _is_whole(_read(folders, cache, size, channels)):  # another process was first
                 return
             remove_parts(cache)
             for stale in (TABLE, FAULTS):  # they tell of other images
                 (cache / stale).unlink(missing_ok=True)
             digests = _write_images(folders, cache, size, channels)
             text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
+            writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # or a bare "\r" would end a row
             writer.writerow(COLUMNS)
             writer.writerows((*row, digest) for row, digest in zip(rows, digests, strict=True))
             replace_file(cache / TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise StorageError(f"{cache}: cannot be written: {error.strerror or error}") from error
+        raise StorageError(f"{printable(str(cache))}: cannot be written: {error.strerror or error}") from error
 
 
 def read_decoded(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decoded:
@@ -90,19 +95,31 @@ def read_decoded(folders: ClassFolders, cache: Path, size: int, channels: int) -
 def _read(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decoded | None:
     """Return what the cache holds; None where that is not what the folder holds now."""
     try:
-        with (cache / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            header, *rows = csv.reader(file)
-        if tuple(header) != COLUMNS or [tuple(row[:-1]) for row in rows] != _rows(folders):
+        with (cache / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as table:
+            columns, *rows = csv.reader(table)
+        if tuple(columns) != COLUMNS or [tuple(row[:-1]) for row in rows] != _rows(folders):
             return None
-        images = np.load(cache / IMAGES, mmap_mode="c", allow_pickle=False)  # "c": torch warns of what is read-only
+        shape = _shape(len(rows), size, channels)
+        header = _header(shape)
+        with (cache / IMAGES).open("rb") as file:
+            if file.read(len(header)) != header:  # and nobody parses what a stranger wrote in its place
+                return None
+            # "c": torch warns of what is read-only.
+            images: NDArray[np.uint8] = np.memmap(file, np.uint8, "c", len(header), shape)
     except (OSError, ValueError, csv.Error):
         return None
-    shape = (len(rows), size, size) if channels == 1 else (len(rows), size, size, channels)
-    return Decoded(images, tuple(row[-1] for row in rows)) if _has_form(images, shape) else None
+    return Decoded(images, tuple(row[-1] for row in rows))
 
 
-def _has_form(images: NDArray[np.uint8], shape: tuple[int, ...]) -> bool:
-    return images.dtype == np.uint8 and images.shape == shape and images.flags.c_contiguous
+def _shape(count: int, size: int, channels: int) -> tuple[int, ...]:
+    return (count, size, size) if channels == 1 else (count, size, size, channels)
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """Return what the file of images of this shape begins with."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def _is_whole(decoded: Decoded | None) -> bool:
@@ -129,11 +146,9 @@ def _write_images(folders: ClassFolders, cache: Path, size: int, channels: int) 
     """Write the file of all images, one after the other: memory holds a single one."""
     digests: list[str] = []
     part = cache / f".{IMAGES}.part"
-    shape = (size, size) if channels == 1 else (size, size, channels)
     try:
         with part.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (len(folders.files), *shape)}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(_header(_shape(len(folders.files), size, channels)))
             for image in _images(folders, cache, size, channels):
                 digests.append(_digest(image))
                 file.write(image.tobytes())
@@ -148,7 +163,8 @@ def _write_images(folders: ClassFolders, cache: Path, size: int, channels: int) 
 def _images(folders: ClassFolders, cache: Path, size: int, channels: int) -> Iterator[NDArray[np.uint8]]:
     faults: list[str] = []
     # `disable=None` means: unless stderr is a terminal.
-    bar = tqdm(folders.files, f"decoding {folders.root}", unit="picture", delay=PROGRESS_AFTER_S, disable=None)
+    title = f"decoding {printable(str(folders.root))}"
+    bar = tqdm(folders.files, title, unit="picture", delay=PROGRESS_AFTER_S, disable=None)
     for file in bar:
         try:
             picture = read_picture(folders.root / file)
@@ -159,7 +175,7 @@ def _images(folders: ClassFolders, cache: Path, size: int, channels: int) -> Ite
             yield in_form(picture, size, channels)
     if faults:
         replace_file(cache / FAULTS, "".join(f"{fault}\n" for fault in faults).encode())
-        more = f"\n(and {len(faults) - SHOWN:,} more: {cache / FAULTS})" if len(faults) > SHOWN else ""
+        more = f"\n(and {len(faults) - SHOWN:,} more: {printable(str(cache / FAULTS))})" if len(faults) > SHOWN else ""
         raise DatasetError(
             f"{len(faults):,} of {len(folders.files):,} pictures cannot be read; mend or remove them\n"
             + "\n".join(faults[:SHOWN])

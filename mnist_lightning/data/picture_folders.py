@@ -1,5 +1,6 @@
 """PictureFolderDataModule: a folder of pictures for each class, decoded once, split and served as MNIST is."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from mnist_lightning.data.augment import Augmentation
-from mnist_lightning.data.class_folders import WHOLE, ClassFolders, Indices, read_class_folders
+from mnist_lightning.data.class_folders import WHOLE, ClassFolders, Indices, is_text, read_class_folders
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.picture_cache import IMAGES, Decoded, cache_folder, decode, read_decoded
 from mnist_lightning.data.picture_split import given_parts, identity, in_two_classes, parts_to_cut, split_pictures
@@ -51,7 +52,7 @@ class PictureFolderDataModule(LightningDataModule):
             `seed_everything`.
 
     Raises:
-        ConfigError: If the folder is not named, or a number is out of range.
+        ConfigError: If the folder is not named or holds that of the decoded pictures, or a number is out of range.
     """
 
     def __init__(
@@ -73,6 +74,9 @@ class PictureFolderDataModule(LightningDataModule):
         super().__init__()
         if not folder:
             raise ConfigError("data.folder must name a folder of pictures: --data.folder mine")
+        for name, text in (("data.folder", folder), ("data.data_dir", data_dir)):
+            if not is_text(text):
+                raise ConfigError(f"{name} must be text, got {printable(text)}; rename the folder")
         require_at_least(1, "data.batch_size", batch_size)
         require_at_least(0, "data.split_seed", split_seed)
         require_at_least(0, "seed", seed)
@@ -87,6 +91,11 @@ class PictureFolderDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.split_seed, self.seed = split_seed, seed
         self.cache = cache_folder(Path(data_dir), self.folder, size, self.channels)
+        if Path(os.path.realpath(self.cache)).is_relative_to(os.path.realpath(folder)):
+            raise ConfigError(
+                f"data.data_dir must lie outside of data.folder, where {printable(data_dir)} would be taken for a "
+                "class; type the command in another folder"
+            )
         self._spec: ImageSpec | None = None
         self._parts: dict[str, Indices] = {}
         self.save_hyperparameters(logger=False)
@@ -204,7 +213,9 @@ class PictureFolderDataModule(LightningDataModule):
         if part in given:
             return given_parts(self.folders, self.decoded.digests)[0][part]
         if identity(self.folders, self.decoded.digests) == origin.sha256:
-            if self.split_seed != origin.split_seed or part not in origin.cut:
+            if part not in origin.cut:
+                raise DatasetError(f"{name} had a folder {part} when the network was trained on it, and has none now")
+            if self.split_seed != origin.split_seed:
                 raise ConfigError(
                     f"data.split_seed must be that of the training, {origin.split_seed}; with another, pictures it was "
                     "trained on would be scored"

@@ -55,10 +55,12 @@ def read_spec(checkpoint: Mapping[str, Any]) -> ImageSpec | None:
     """Return what a checkpoint says of its images; None where it says nothing, or nothing that can be."""
     try:
         fields = dict(checkpoint["inputs"])
-        origin = origin_from_plain(fields["origin"]) if fields.get("origin") else None
+        origin = origin_from_plain(fields["origin"]) if fields.get("origin") is not None else None
         spec = ImageSpec(**fields | {"class_names": tuple(fields["class_names"]), "origin": origin})
         is_square = type(spec.height) is int and spec.height == spec.width and LEAST_SIDE <= spec.height <= MOST_SIDE
-        sizes_fit = is_square and spec.channels in (1, 3) and 2 <= len(spec.class_names) <= MOST_CLASSES
+        is_known = spec.origin is not None or (spec.height, spec.channels) == (SIDE, 1)
+        channels_fit = type(spec.channels) is int and spec.channels in (1, 3)
+        sizes_fit = is_square and is_known and channels_fit and 2 <= len(spec.class_names) <= MOST_CLASSES
         numbers_fit = all(isinstance(number, float) for number in (spec.mean, spec.std)) and (
             0 <= spec.mean <= 1 and 0 < spec.std <= 1
         )

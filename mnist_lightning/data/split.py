@@ -1,6 +1,6 @@
 """Cut rows into parts that hold each class in the same proportion, and remember what was cut. NumPy only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,12 @@ def origin_from_plain(values: Any) -> Origin:
     Raises:
         KeyError, TypeError, ValueError: If they are none.
     """
-    path, sha256, cut = values["path"], values["sha256"], values["cut"]
-    if not all(isinstance(text, str) for text in (path, sha256, *cut)):
-        raise TypeError("not a text")
-    return Origin(path, sha256, int(values["split_seed"]), tuple(cut))
+    if not isinstance(values, Mapping):
+        raise TypeError("not a mapping")
+    path, sha256, split_seed, cut = (values[name] for name in ("path", "sha256", "split_seed", "cut"))
+    if type(split_seed) is not int or not all(isinstance(text, str) for text in (path, sha256, *cut)):
+        raise TypeError("not a whole number, or not a text")
+    return Origin(path, sha256, split_seed, tuple(cut))
 
 
 def stratified_split(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> list[NDArray[np.int64]]:

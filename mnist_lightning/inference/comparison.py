@@ -1,6 +1,7 @@
 """Comparing an exported network with the checkpoint it was made from, image by image."""
 
 import itertools
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from mnist_lightning.data.picture_form import in_form
 from mnist_lightning.data.spec import SIDE, ImageSpec
 from mnist_lightning.errors import DatasetError
 from mnist_lightning.inference.pixel_network import Runtime
+from mnist_lightning.terminal import printable
 
 BATCH_SIZE = 500
 MOST_PICTURES = 500  # decoded of a folder
@@ -108,10 +110,10 @@ def read_pictures(spec: ImageSpec, folder: Path) -> tuple[NDArray[np.uint8], str
         DatasetError: If the folder cannot be read.
         PictureError: If a picture cannot.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         noise = np.random.default_rng(0).integers(0, 256, (MOST_PICTURES // 5, *spec.shape), np.uint8)
-        return noise, f"noise, for {folder} is gone"
+        return noise, f"noise, for {printable(str(folder))} is gone"
     files = read_class_folders(folder).files
     chosen = files[:: -(-len(files) // MOST_PICTURES)]
     images = [in_form(read_picture(folder / file), spec.height, spec.channels) for file in chosen]
-    return np.stack(images), str(folder)
+    return np.stack(images), printable(str(folder))

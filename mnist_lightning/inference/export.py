@@ -90,6 +90,10 @@ def _export(options: argparse.Namespace) -> None:
     from mnist_lightning.inference.trained import load
 
     trained = load(options.ckpt_path)
+    if options.data_dir and trained.spec.origin:
+        raise ConfigError(
+            "--data.data_dir is for MNIST and its family; this network was trained on folders of pictures"
+        )
     data_dir = options.data_dir or trained.data_dir
     output = options.output or trained.path.with_suffix(f".{options.format}")
     _check_writable(output.parent)

@@ -28,7 +28,7 @@ class Screen:
 
     def __init__(self, paths: Sequence[Path], class_names: Sequence[str]) -> None:
         self.file_width = max(len("file"), *(len(printable(str(path))) for path in paths))
-        self.label_width = max(len("label"), *map(len, class_names))
+        self.label_width = max(len("label"), *(len(printable(name)) for name in class_names))
 
     @property
     def header(self) -> str:
@@ -38,7 +38,9 @@ class Screen:
 
     def line(self, path: Path, prediction: Prediction) -> str:
         """Return the line of a picture: its three most probable classes, its ink, and whether the label is unsure."""
-        guesses = (f"{guess.label:{self.label_width}} {percent(guess.probability):>8}" for guess in prediction.top3)
+        guesses = (
+            f"{printable(guess.label):{self.label_width}} {percent(guess.probability):>8}" for guess in prediction.top3
+        )
         ink = (prediction.seen.ink if prediction.seen else None) or ""
         unsure = "unsure" if prediction.unsure else ""
         return f"{printable(str(path)):{self.file_width}}  {'  '.join(guesses)}  {ink:5}  {unsure}".rstrip()

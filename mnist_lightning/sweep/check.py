@@ -42,4 +42,4 @@ def check_trials(plan: Plan) -> None:
 
 def validates(options: Any) -> bool:
     """Tell whether a training with these options validates."""
-    return bool(options.data.val_size) and options.trainer.limit_val_batches != 0
+    return 0 not in (options.data.get("val_size"), options.trainer.limit_val_batches)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +236,16 @@ def test_pictures_are_decoded_once_and_again_when_one_changes(shapes: Path, monk
     assert isinstance(first, np.memmap)
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "table"])
+FOREIGN = {  # in place of the file of images
+    "empty": b"",
+    "zip": b"PK\x03\x04 of several arrays",
+    "pickle": b"\x80\x04N.",
+    "nested": b"\x93NUMPY\x01\x00\x28\x23" + b"(" * 9000,
+    "huge": b"\x93NUMPY\x01\x00\x46\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1" + b"0" * 17 + b",)}\n",
+}
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "table", *FOREIGN])
 def test_a_damaged_cache_is_made_anew(shapes: Path, damage: str) -> None:
     data = ready(shapes)
     images, table = data.cache / picture_cache.IMAGES, data.cache / picture_cache.TABLE
@@ -248,10 +258,50 @@ def test_a_damaged_cache_is_made_anew(shapes: Path, damage: str) -> None:
         images.write_bytes(content[:5000])
     elif damage == "remove":
         images.unlink()
+    elif damage in FOREIGN:
+        images.write_bytes(FOREIGN[damage])
     else:
         table.write_text(table.read_text().replace("circle", "square", 1))
     ready(shapes)
     assert {path: hashlib.sha256(path.read_bytes()).digest() for path in (images, table)} == before
+
+
+def test_a_cache_that_is_whole_is_read_where_nothing_can_be_written(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    ready(shapes)
+    monkeypatch.setattr(picture_cache, "FileLock", refuse)
+    assert len(ready(shapes).decoded.images) == 60
+    with pytest.raises(StorageError, match="Read-only file system"):
+        ready(shapes, size=28)
+
+
+def test_names_may_hold_what_a_table_is_written_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_classes(tmp_path / "mine", 3, ('a "b", c', "line\rline\nline"))
+    (root / 'a "b", c' / "0.png").rename(root / 'a "b", c' / "\udcff\r.png")
+    decoded = count_decoding(monkeypatch)
+    for _ in range(2):
+        assert len(ready(root).folders.files) == 6
+    assert len(decoded) == 6
+
+
+def test_a_folder_may_have_as_long_a_name_as_the_disk_takes(tmp_path: Path) -> None:
+    assert len(ready(write_classes(tmp_path / ("ü" * 127), 3)).decoded.images) == 6
+
+
+def test_a_folder_whose_test_pictures_were_taken_away_says_so(tmp_path: Path) -> None:
+    for place, part in enumerate(("train", "val", "test")):
+        write_classes(tmp_path / "mine" / part, 3, first_seed=100 * place)
+    trained = ready(tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine" / "test")
+    data = PictureFolderDataModule(str(tmp_path / "mine"), data_dir=str(tmp_path / "data"))
+    data.restore(asdict(trained.spec))
+    data.prepare_data()
+    with pytest.raises(DatasetError, match="mine had a folder test when the network was trained on it, and has none"):
+        data.setup("test")
 
 
 def test_a_disk_that_is_full_leaves_no_half_of_a_cache(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +343,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     ("make", "message"),
     [
         (lambda root: None, "mine: no such folder"),
+        (lambda root: root.symlink_to(root), "mine cannot be read: Too many levels of symbolic links"),
         (lambda root: write_bytes(root, b""), "mine cannot be read: Not a directory"),
         (
             lambda root: root.mkdir(),
@@ -333,6 +384,11 @@ def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"folder": ""}, "data.folder must name a folder of pictures"),
+        ({"folder": "\udcff"}, "data.folder must be text"),
+        ({"folder": "a\0b"}, "data.folder must be text"),
+        ({"data_dir": "\udcff"}, "data.data_dir must be text"),
+        ({"folder": "."}, "data.data_dir must lie outside of data.folder"),
+        ({"data_dir": "mine/cache"}, "data.data_dir must lie outside of data.folder"),
         ({"size": 7}, r"data.size must be in \[8, 256\], got 7"),
         ({"batch_size": 0}, "data.batch_size must be at least 1"),
         ({"flip": 1.0}, r"data.flip must be in \[0, 1\), got 1"),

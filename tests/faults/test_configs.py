@@ -69,6 +69,7 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "linked-group-is-null": ("data: null\n", "data in bad.yaml, line 1 may not be null"),
     "group-is-null": ("early_stopping: null\n", "early_stopping in bad.yaml, line 1 may not be null"),
     "rate-is-null": ("model:\n  lr: null\n", "model.lr in bad.yaml, line 2 may not be null; 0.001 is the default"),
+    "folder-is-null": ("data_kind: pictures\ndata:\n  folder:\n", "data.folder in bad.yaml, line 3 may not be null\n"),
     "batch-is-null": ("data:\n  batch_size:\n", "data.batch_size in bad.yaml, line 2 may not be null"),
     "epochs-between-are-null": ("checkpoint:\n  every_n_epochs: null\n", "checkpoint.every_n_epochs"),
     "accelerator-is-null": ("trainer:\n  accelerator: null\n", "trainer.accelerator"),

@@ -10,6 +10,7 @@ import yaml
 from optuna.trial import TrialState
 
 from tests.conftest import Command
+from tests.data.small_pictures import write_shapes
 from tests.sweep.conftest import FOLDER, Write, rows, states
 
 LR = {"low": 1e-4, "high": 1e-2, "log": True}
@@ -120,3 +121,14 @@ def test_a_study_goes_on_only_with_what_it_was_begun_with(command: Command, conf
     assert outcome.code == 2
     assert "holds a study with fit.trainer.max_epochs 2, not 3" in outcome.err
     assert states(FOLDER) == [TrialState.COMPLETE.name]
+
+
+def test_a_sweep_takes_folders_of_pictures(command: Command, config: Write) -> None:
+    write_shapes(Path("shapes"), 8)
+    file = config(space={"data.size": {"choices": [8, 16]}}, study={"trials": 1})
+    content = yaml.safe_load(file.read_text())
+    content["fit"] = {"data.folder": "shapes", "trainer.max_epochs": 1}
+    file.write_text(yaml.safe_dump(content))
+    outcome = command("sweep", "--config", str(file))
+    assert outcome.code == 0, outcome.err
+    assert states(FOLDER) == ["COMPLETE"]

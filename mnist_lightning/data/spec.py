@@ -43,8 +43,8 @@ class ImageSpec:
 
     @property
     def eval_batch_size(self) -> int:
-        """Images that go through the network at once where none is trained on: 500 of MNIST's."""
-        return max(1, EVAL_PIXELS // (self.height * self.width))
+        """Images that go through the network at once where none is trained on: 500, or fewer of larger ones."""
+        return max(1, min(EVAL_PIXELS // SIDE**2, EVAL_PIXELS // (self.height * self.width)))
 
 
 # Mean and standard deviation of MNIST's 60,000 training images; a test recomputes both.

@@ -74,14 +74,20 @@ def kind_of_command(args: Sequence[str]) -> DataKind:
         if said := _said_in(Path(file)):
             return _checked(said, f"{OPTION} in {file}")
     reference = _option(args, "ckpt_path") or ("" if args[0] == "fit" else "best")
+    given = next((kind for kind, option in OPTION_OF.items() if _option(args, f"data.{option}") is not None), None)
     if reference:
-        return kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or "."))
-    given = (kind for kind, option in OPTION_OF.items() if _option(args, f"data.{option}") is not None)
-    return next(given, KINDS[0])
+        trained = kind_of_checkpoint(reference, Path(_option(args, "trainer.default_root_dir") or "."))
+        if given and trained and given != trained:
+            raise ConfigError(
+                f"--data.{OPTION_OF[given]} is for networks of the data kind {given}, and {reference} is one of "
+                f"{trained}; pass the --ckpt_path of another run"
+            )
+        return trained or given or KINDS[0]
+    return given or KINDS[0]
 
 
-def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
-    """Return the kind of data that a checkpoint was trained on, as far as it can be told.
+def kind_of_checkpoint(reference: str, root: Path) -> DataKind | None:
+    """Return the kind of data that a checkpoint was trained on; None where it cannot be told.
 
     Args:
         reference: As `runs.locate` takes it.
@@ -96,7 +102,7 @@ def kind_of_checkpoint(reference: str, root: Path) -> DataKind:
                 return kind
         checkpoint = read_checkpoint(run.checkpoints / f"{reference.split('/')[-1]}.ckpt" if run else path)
     except (CheckpointError, OSError, RuntimeError):  # the last for a loop of links; the command itself will say so
-        return KINDS[0]
+        return None
     return kind_of_content(checkpoint)
 
 

@@ -84,7 +84,7 @@ def held_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, A
     kind = kind_of_content(checkpoint)
     groups, said_by_data = groups_of(kind), PAIRS[kind].from_data
     model = _plain_options(hparams, (*groups["model"], *said_by_data))
-    if not {"lr", "seed", "num_classes"} <= model.keys() or model != hparams:
+    if not {"lr", "seed"} <= model.keys() or model != hparams:
         raise CheckpointError(f"{located.path} was not saved by this project's {PAIRS[kind].model.__name__}")
     model = {name: value for name, value in model.items() if name in groups["model"]}
     data = {name: value for name, value in _plain_options(data, groups["data"]).items() if name != "seed"}

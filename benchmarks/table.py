@@ -19,13 +19,14 @@ def main() -> None:
 
 def table() -> str:
     """Return the table in Markdown: a row for each figure there is a result for."""
-    lines = ["| figure | measured | n | command |", "|---|---|---|---|"]
+    lines = ["| figure | measured | n | on | command |", "|---|---|---|---|---|"]
     for name, rows in ROWS.items():
         path = RESULTS / f"{name}.json"
         if path.exists():
             result = json.loads(path.read_text())
             command = " ".join(word for word in result["command"].split(" --output ")[0].split())
-            lines += [f"| {figure} | {shown} | {n} | `{command}` |" for figure, shown, n in rows(result)]
+            on = "{processor}, {instructions}".format(**result["machine"])
+            lines += [f"| {figure} | {shown} | {n} | {on} | `{command}` |" for figure, shown, n in rows(result)]
     return "\n".join(lines)
 
 

@@ -58,11 +58,12 @@ class PageServer(ThreadingHTTPServer):
         OSError: If the address cannot be listened on.
     """
 
-    daemon_threads = True
+    daemon_threads = False  # the interpreter ends such with the process, and some end it as a crash
     request_queue_size = 64
 
     def __init__(self, host: str, port: int, network: dict[str, Any], recognise: Recogniser) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._open: set[socket.socket] = set()
         super().__init__((host, port), _Handler)
         page = files("mnist_lightning.inference") / "page"
         self.pages = {path: ((page / name).read_bytes(), kind) for path, (name, kind) in PAGE_FILES.items()}
@@ -87,10 +88,19 @@ class PageServer(ThreadingHTTPServer):
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Handle a connection."""
+        self._open.add(request)
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.discard(request)
             self._free_connections.release()
+
+    def server_close(self) -> None:
+        """Stop listening, end the connections there are, and wait for their threads."""
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent about clients that hang up."""

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -245,6 +246,25 @@ def test_more_connections_than_allowed_are_refused_and_others_served_once_they_e
         assert reply.startswith(b"HTTP/1.0 503 ") or not reply
     served.server.shutdown()
     served.server.server_close()
+
+
+def test_closing_ends_idle_connections_and_leaves_no_thread() -> None:
+    """A thread that lived on would be ended with the process, which torch can take for a crash."""
+    before = set(threading.enumerate())
+    served = Served()
+    serving = threading.Thread(target=served.server.serve_forever, kwargs={"poll_interval": 0.01})
+    serving.start()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(b"GET / HT")
+        while len(served.server._open) < 1:
+            time.sleep(0.01)
+        started_s = time.monotonic()
+        served.server.shutdown()
+        served.server.server_close()
+        assert time.monotonic() - started_s < page_server.REQUEST_S / 2, "it does not wait for the request's time limit"
+        received(connection)  # comes to its end
+    serving.join()
+    assert set(threading.enumerate()) == before
 
 
 def test_many_good_questions_at_once_are_all_answered(served: Served) -> None:

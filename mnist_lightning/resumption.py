@@ -12,6 +12,7 @@ from mnist_lightning.option_changes import ORDER_OF_IMAGES, Change, changes
 from mnist_lightning.runs import Located
 from mnist_lightning.saved_options import held_options, saved_config
 from mnist_lightning.training.callbacks import EarlyStopping
+from mnist_lightning.training.resume_guard import is_within_epoch
 
 
 def epochs_done(checkpoint: Mapping[str, Any]) -> int:
@@ -60,8 +61,8 @@ def changed_options(located: Located, checkpoint: Mapping[str, Any], now: Mappin
         held = held_options(located, checkpoint)
         groups = {group: {name: now[group][name] for name in held[group]} for group in ("model", "data")}
         changed = changes(held, groups | {"seed_everything": now["seed_everything"]})
-    is_within_epoch = "train_loss" not in checkpoint.get("metrics", {})
-    if change := next((change for change in changed if is_within_epoch and change.name in ORDER_OF_IMAGES), None):
+    within = is_within_epoch(checkpoint)
+    if change := next((change for change in changed if within and change.name in ORDER_OF_IMAGES), None):
         raise ConfigError(
             f"{change.name} was {change.old} and cannot become {change.new} within an epoch, for it decides "
             "what comes next; go on from an epoch's own checkpoint"

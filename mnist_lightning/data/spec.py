@@ -65,6 +65,6 @@ def read_spec(checkpoint: Mapping[str, Any]) -> ImageSpec | None:
             0 <= spec.mean <= 1 and 0 < spec.std <= 1
         )
         names_fit = all(isinstance(name, str) for name in spec.class_names)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RuntimeError):  # the last is a tensor's, for most it is asked
         return None
     return spec if sizes_fit and numbers_fit and names_fit else None

@@ -173,7 +173,13 @@ def spec_from_plain(values: object) -> TableSpec | None:
     """Return the spec that a checkpoint holds as plain values, as `dataclasses.asdict` makes them; None for others."""
     try:
         return _from_plain(values)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+    ):  # the last is a tensor's, for most it is asked
         return None
 
 

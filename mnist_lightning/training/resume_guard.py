@@ -14,6 +14,12 @@ from mnist_lightning import checkpoint_file
 from mnist_lightning.errors import CheckpointError, ConfigError
 
 
+def is_within_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint was saved before its epoch's end, whose scores are then not in it."""
+    metrics = checkpoint.get("metrics")
+    return not (isinstance(metrics, dict) and "train_loss" in metrics)
+
+
 class ResumeGuard(Callback):
     """Refuse a state that is not of this training: Lightning and torch believe what it says.
 
@@ -57,7 +63,7 @@ class ResumeGuard(Callback):
         then = math.prod(shape)
         if then == now:
             return
-        if "train_loss" not in self.checkpoint.get("metrics", {}):
+        if is_within_epoch(self.checkpoint):
             raise ConfigError(
                 f"{self.path} was saved within an epoch, on {then} processes, and cannot go on with {now}, for their "
                 "number decides what comes next; go on from an epoch's own checkpoint"

@@ -9,7 +9,7 @@ from mnist_lightning.data.split import Origin, origin_from_plain
 SIDE = 28  # pixels, of the images of MNIST and its family
 LEAST_SIDE, MOST_SIDE = 8, 256  # of any: SimpleCNN halves it twice, and at 256 has 34 million weights
 MOST_CLASSES = 1000
-EVAL_PIXELS = 500 * SIDE**2  # that go through the network at once; more take more memory and no less time
+EVAL_PIXELS = 500 * SIDE**2  # that go through the network at once, which bounds the memory
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from mnist_lightning.data import download
 from mnist_lightning.data.family import DIGITS, DatasetSource, RawFile
 from tests.data.mirror import FaultyMirror
 from tests.data.small import PACKED, PUBLISHED, shape_in_header
+from tests.data.small_pictures import write_shapes
 
 Serve = Callable[[dict[str, bytes]], FaultyMirror]
 
@@ -57,3 +58,9 @@ def serve(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def mirror(serve: Serve) -> FaultyMirror:
     """A mirror of the small data set."""
     return serve(PACKED)
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A folder of 20 pictures of each of three shapes."""
+    return write_shapes(tmp_path / "shapes", 20)

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mnist_lightning import PictureFolderDataModule
+
 CLASSES = ("circle", "square", "triangle")
 SUFFIXES = ("png", "bmp", "webp")
 
@@ -44,3 +46,20 @@ def write_picture(path: Path, seed: int, mode: str = "RGB", size: tuple[int, int
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).convert(mode).save(path)
     return path
+
+
+def ready(folder: Path, stage: str = "fit", **options: object) -> PictureFolderDataModule:
+    """Return a data module that is set up, its decoded pictures beside the folder."""
+    defaults = {"data_dir": str(folder.parent / "data")}
+    data = PictureFolderDataModule(str(folder), **defaults | options)  # type: ignore[arg-type]
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+def write_classes(root: Path, count: int, classes: tuple[str, ...] = ("a", "b"), first_seed: int = 0) -> Path:
+    """Write `count` pictures of noise for each class."""
+    for place, name in enumerate(classes):
+        for number in range(count):
+            write_picture(root / name / f"{number}.png", first_seed + place * count + number)
+    return root

@@ -1,6 +1,5 @@
-"""Folders of pictures: what is found in them, how it is decoded, kept, and split without a copy in two parts."""
+"""Folders of pictures: what is found in them, what form they get, how they are split without a copy in two parts."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -17,35 +16,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
 from mnist_lightning import MNISTDataModule, PictureFolderDataModule
-from mnist_lightning.data import picture_cache
 from mnist_lightning.data.class_folders import ClassFolders, read_class_folders
-from mnist_lightning.data.picture_files import read_picture
 from mnist_lightning.data.picture_form import in_form
 from mnist_lightning.data.picture_split import split_pictures
-from mnist_lightning.errors import ConfigError, DatasetError, StorageError
-from tests.data.small_pictures import write_picture, write_shapes
-
-
-@pytest.fixture
-def shapes(tmp_path: Path) -> Path:
-    return write_shapes(tmp_path / "shapes", 20)
-
-
-def ready(folder: Path, stage: str = "fit", **options: object) -> PictureFolderDataModule:
-    """Return a data module that is set up, its decoded pictures beside the folder."""
-    defaults = {"data_dir": str(folder.parent / "data")}
-    data = PictureFolderDataModule(str(folder), **defaults | options)  # type: ignore[arg-type]
-    data.prepare_data()
-    data.setup(stage)
-    return data
-
-
-def write_classes(root: Path, count: int, classes: tuple[str, ...] = ("a", "b"), first_seed: int = 0) -> Path:
-    """Write `count` pictures of noise for each class."""
-    for place, name in enumerate(classes):
-        for number in range(count):
-            write_picture(root / name / f"{number}.png", first_seed + place * count + number)
-    return root
+from mnist_lightning.errors import ConfigError, DatasetError
+from tests.data.small_pictures import ready, write_classes, write_picture
 
 
 def test_files_and_labels_are_those_of_torchvision(shapes: Path) -> None:
@@ -209,89 +184,6 @@ def test_pictures_in_no_class_are_named_and_what_a_system_leaves_is_no_class(
     assert f"in no class's folder, and left out: {mine / 'cover.png'}\n" in capsys.readouterr().out
 
 
-def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that each picture which is decoded from now on is added to."""
-    decoded: list[str] = []
-
-    def counted(path: Path) -> Image.Image:
-        decoded.append(path.name)
-        return read_picture(path)
-
-    monkeypatch.setattr(picture_cache, "read_picture", counted)
-    return decoded
-
-
-def test_pictures_are_decoded_once_and_again_when_one_changes(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = count_decoding(monkeypatch)
-    first = ready(shapes).decoded.images
-    assert len(decoded) == 60
-    ready(shapes)
-    assert len(decoded) == 60
-    os.utime(shapes / "circle" / "0.png", ns=(0, 0))
-    ready(shapes)
-    assert len(decoded) == 120
-    (shapes / "circle" / "0.png").unlink()
-    assert len(ready(shapes).decoded.images) == 59
-    assert ready(shapes, size=28).decoded.images.shape == (59, 28, 28, 3)
-    assert isinstance(first, np.memmap)
-
-
-FOREIGN = {  # in place of the file of images
-    "empty": b"",
-    "zip": b"PK\x03\x04 of several arrays",
-    "pickle": b"\x80\x04N.",
-    "nested": b"\x93NUMPY\x01\x00\x28\x23" + b"(" * 9000,
-    "huge": b"\x93NUMPY\x01\x00\x46\x00{'descr': '|u1', 'fortran_order': False, 'shape': (1" + b"0" * 17 + b",)}\n",
-}
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "table", *FOREIGN])
-def test_a_damaged_cache_is_made_anew(shapes: Path, damage: str) -> None:
-    data = ready(shapes)
-    images, table = data.cache / picture_cache.IMAGES, data.cache / picture_cache.TABLE
-    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in (images, table)}
-    content = bytearray(images.read_bytes())
-    if damage == "flip":
-        content[5000] ^= 1
-        images.write_bytes(content)
-    elif damage == "truncate":
-        images.write_bytes(content[:5000])
-    elif damage == "remove":
-        images.unlink()
-    elif damage in FOREIGN:
-        images.write_bytes(FOREIGN[damage])
-    else:
-        table.write_text(table.read_text().replace("circle", "square", 1))
-    ready(shapes)
-    assert {path: hashlib.sha256(path.read_bytes()).digest() for path in (images, table)} == before
-
-
-def test_a_cache_that_is_whole_is_read_where_nothing_can_be_written(
-    shapes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(file: Path) -> None:
-        raise OSError(30, "Read-only file system")
-
-    ready(shapes)
-    monkeypatch.setattr(picture_cache, "FileLock", refuse)
-    assert len(ready(shapes).decoded.images) == 60
-    with pytest.raises(StorageError, match="Read-only file system"):
-        ready(shapes, size=28)
-
-
-def test_names_may_hold_what_a_table_is_written_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_classes(tmp_path / "mine", 3, ('a "b", c', "line\rline\nline"))
-    (root / 'a "b", c' / "0.png").rename(root / 'a "b", c' / "\udcff\r.png")
-    decoded = count_decoding(monkeypatch)
-    for _ in range(2):
-        assert len(ready(root).folders.files) == 6
-    assert len(decoded) == 6
-
-
-def test_a_folder_may_have_as_long_a_name_as_the_disk_takes(tmp_path: Path) -> None:
-    assert len(ready(write_classes(tmp_path / ("ü" * 127), 3)).decoded.images) == 6
-
-
 def test_a_folder_whose_test_pictures_were_taken_away_says_so(tmp_path: Path) -> None:
     for place, part in enumerate(("train", "val", "test")):
         write_classes(tmp_path / "mine" / part, 3, first_seed=100 * place)
@@ -302,36 +194,6 @@ def test_a_folder_whose_test_pictures_were_taken_away_says_so(tmp_path: Path) ->
     data.prepare_data()
     with pytest.raises(DatasetError, match="mine had a folder test when the network was trained on it, and has none"):
         data.setup("test")
-
-
-def test_a_disk_that_is_full_leaves_no_half_of_a_cache(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", refuse)
-        with pytest.raises(StorageError, match="No space left on device"):
-            ready(shapes)
-    data = ready(shapes)
-    assert {path.name for path in data.cache.iterdir()} == {".lock", "images.npy", "pictures.csv"}
-
-
-def test_unreadable_pictures_are_all_named(shapes: Path) -> None:
-    for number in range(5):
-        (shapes / "square" / f"bad{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    data = PictureFolderDataModule(str(shapes), data_dir=str(shapes.parent / "data"))
-    with pytest.raises(DatasetError, match="5 of 65 pictures cannot be read") as caught:
-        data.prepare_data()
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 5
-    assert all(f"bad{number}.png: not a PNG" in lines[1 + number] for number in range(3))
-    named = (data.cache / picture_cache.FAULTS).read_text()
-    assert lines[4] == f"(and 2 more: {data.cache / picture_cache.FAULTS})"
-    assert all(f"bad{number}.png" in named for number in range(5))
-    for bad in (shapes / "square").glob("bad*"):
-        bad.unlink()
-    ready(shapes)
-    assert not (data.cache / picture_cache.FAULTS).exists()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

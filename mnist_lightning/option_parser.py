@@ -49,8 +49,6 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
     if match := re.search(r"unrecognized arguments: (.+)", message):
         option = match[1].split()[0].split("=")[0]
         return f"unknown option {option}{_nearest(option, names)}"
-    if match := re.match(r'Key "(\w+)\..+" not found in namespace', message):  # the group is null
-        return f"{match[1]}{place_of(match[1], args)} may not be null; left out, it has its defaults"
     if match := re.match(r'Parser key "config":\s*(.+)', message):
         return match[1]
     if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):

@@ -66,10 +66,8 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "dropout-is-nan": ("model:\n  fc_dropout: .nan\n", "model.fc_dropout must be in [0, 1)"),
     "factor-is-nan": ("model:\n  plateau_factor: .nan\n", "model.plateau_factor must be in (0, 1)"),
     "minutes-are-nan": ("checkpoint:\n  every_n_minutes: .nan\n", "checkpoint.every_n_minutes"),
-    "linked-group-is-null": ("data: null\n", "data in bad.yaml, line 1 may not be null"),
     "group-is-null": ("early_stopping: null\n", "early_stopping in bad.yaml, line 1 may not be null"),
     "rate-is-null": ("model:\n  lr: null\n", "model.lr in bad.yaml, line 2 may not be null; 0.001 is the default"),
-    "folder-is-null": ("data_kind: pictures\ndata:\n  folder:\n", "data.folder in bad.yaml, line 3 may not be null\n"),
     "batch-is-null": ("data:\n  batch_size:\n", "data.batch_size in bad.yaml, line 2 may not be null"),
     "epochs-between-are-null": ("checkpoint:\n  every_n_epochs: null\n", "checkpoint.every_n_epochs"),
     "accelerator-is-null": ("trainer:\n  accelerator: null\n", "trainer.accelerator"),
@@ -224,6 +222,20 @@ def test_a_bad_config_is_refused_with_its_fault(name: str, command: Command, fol
 def test_a_bad_command_line_is_refused_with_its_fault(name: str, command: Command, folder: Path) -> None:
     line, named = LINES[name]
     refuse(command, folder, *line, named=named)
+
+
+@pytest.mark.parametrize("group", ["model", "data"])
+def test_a_group_with_nothing_in_it_has_its_defaults(group: str, command: Command, folder: Path) -> None:
+    (folder / "empty.yaml").write_text(f"{group}:\n  # all of its lines are comments\n")
+    outcome, _ = fit(command, folder, "--config", "empty.yaml")
+    assert outcome.code == 4
+    assert outcome.err.startswith("error: nowhere/MNIST/raw/train-images-idx3-ubyte: missing")
+
+
+def test_an_empty_folder_of_pictures_is_named(command: Command, folder: Path) -> None:
+    (folder / "bad.yaml").write_text("data_kind: pictures\ndata:\n  folder:\n")
+    outcome = command("fit", "--config", "bad.yaml")
+    assert (outcome.code, outcome.err) == (2, "error: data.folder in bad.yaml, line 3 may not be null\n")
 
 
 # Any config.

@@ -55,6 +55,7 @@ class BareLoop:
 
     def __init__(self, data: MNISTDataModule, hparams: dict[str, Any]) -> None:
         keep_freed_memory()
+        torch.set_flush_denormal(True)
         self.train_loader, validation = data.train_dataloader(), data.val_dataloader()
         self.val_loaders = validation if isinstance(validation, list) else [validation]
         classifier = Classifier(**hparams)

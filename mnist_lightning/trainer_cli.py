@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from filelock import FileLock
 from jsonargparse import Namespace
@@ -78,6 +79,9 @@ class TrainerCLI(LightningCLI):
         self.lock: FileLock | None = None
         self.resume_guard: ResumeGuard | None = None
         guard_configs()
+        # Before torch makes its threads, which do as the one that makes them. A network that has learnt its images has
+        # gradients below 1e-38, and Intel's processors take far longer over each of those.
+        torch.set_flush_denormal(True)
         self.data_kind = kind_of_command(args)
         self.pair = PAIRS[self.data_kind]
         # Filling fresh memory, which deterministic mode does to show mistakes, costs time at every step.
@@ -108,6 +112,7 @@ class TrainerCLI(LightningCLI):
             self._discard_empty_run()
             raise
         finally:
+            torch.set_flush_denormal(False)
             if self.lock:
                 self.lock.release()
 

@@ -97,7 +97,7 @@ def measure(data_dir: str, steps: int) -> None:
         while not done.wait(SAMPLE_S):
             samples.append(own_memory_mb())
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)  # a `fit` that fails must not wait for it
     watcher.start()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -94,10 +96,14 @@ def _startup(result: dict[str, Any]) -> list[Row]:
 def _scale(result: dict[str, Any]) -> list[Row]:
     rows: list[Row] = []
     for count, runs in result["runs"].items():
-        speed = sum(run["images_per_s"] for run in runs) / len(runs)
-        memory = sum(run["peak_mb"] for run in runs) / len(runs)
-        rows.append((f"{int(count):,} images", f"{speed:,.0f} images/s, {memory:,.0f} MB at most", len(runs)))
-    return rows
+        speed = report.plus_minus([run["images_per_s"] for run in runs], 0, " images/s")
+        memory = report.plus_minus([run["peak_mb"] - run["base_mb"] for run in runs], 0, " MB")
+        what = f"training on {int(count):,} images; memory beyond that of the process before `fit`"
+        rows.append((what, f"{speed}, {memory}", len(runs)))
+    few, *_, many = result["runs"]
+    pairs = zip(result["runs"][many], result["runs"][few], strict=True)
+    ratio = report.plus_minus([100 * one["images_per_s"] / other["images_per_s"] for one, other in pairs], 0, " %")
+    return [*rows, (f"training images/s on {int(many):,} images against {int(few):,}", ratio, len(result["runs"][few]))]
 
 
 def _tables(result: dict[str, Any]) -> list[Row]:

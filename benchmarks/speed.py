@@ -12,7 +12,7 @@ import argparse
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,9 @@ def print_figures(rounds: dict[str, list[dict[str, float]]], config: Path) -> No
 def make_lab(data_dir: str) -> None:
     """Prepare the lab's process."""
     global contender
+    # As in a script that a person starts. This process was spawned, and so would its loader's workers be at each epoch,
+    # importing torch anew for seconds.
+    set_start_method("fork", force=True)
     contender = LabLoop(Lab(data_dir))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import report
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.inference.trained import load
+from mnist_lightning.inference.network import load
 
 GROUP = 5  # networks in an ensemble that is reported beside that of all
 # Of test.json, which also has the whole score card.

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from benchmarks.lab import Lab
 from mnist_lightning import Classifier, MNISTDataModule
+from mnist_lightning.cli.lightning_cli import TrainerCLI
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.trainer_cli import TrainerCLI
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.memory import keep_freed_memory
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from mnist_lightning.data import family, sources
+from mnist_lightning.data.mnist import fetch, registry
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -47,7 +47,7 @@ class Lab:
     """The lab's loaders, network and optimizer."""
 
     def __init__(self, data_dir: str, seed: int = 0) -> None:
-        sources.fetch(family.MNIST, Path(data_dir))
+        fetch.fetch(registry.MNIST, Path(data_dir))
         transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
         train, test = (datasets.MNIST(data_dir, train=is_train, transform=transform) for is_train in (True, False))
         torch.manual_seed(seed)

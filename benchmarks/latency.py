@@ -16,9 +16,9 @@ import torch
 
 from benchmarks import report
 from mnist_lightning import SimpleCNN
-from mnist_lightning.data.spec import MNIST_SPEC
-from mnist_lightning.inference import latency
-from mnist_lightning.inference.formats import FORMATS
+from mnist_lightning.data.image_schema import MNIST_SCHEMA
+from mnist_lightning.inference.export import latency
+from mnist_lightning.inference.export.formats import FORMATS
 from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
 
-    network = PixelNetwork(SimpleCNN().eval(), MNIST_SPEC.mean, MNIST_SPEC.std)
+    network = PixelNetwork(SimpleCNN().eval(), MNIST_SCHEMA.mean, MNIST_SCHEMA.std)
     exported = {FORMATS[name].runtime: (FORMATS[name], FORMATS[name].write(network, {})) for name in ("onnx", "pt2")}
     images = np.random.default_rng(0).integers(0, 256, (256, 28, 28), dtype=np.uint8)
     results = []

@@ -25,11 +25,11 @@ from PIL import Image, ImageOps
 from benchmarks import report
 from benchmarks.photo import NUISANCES, Pixels, take_photo
 from mnist_lightning import MNISTDataModule, Predictor
-from mnist_lightning.data.ink import Ink
-from mnist_lightning.data.pictures import prepare_file
-from mnist_lightning.errors import PictureError
+from mnist_lightning.errors import ImageError
+from mnist_lightning.inference.digits.binarize import Ink
+from mnist_lightning.inference.digits.preprocess import prepare_file
+from mnist_lightning.inference.predict.contact_sheet import draw_sheet
 from mnist_lightning.inference.prediction import Prediction
-from mnist_lightning.inference.sheet import draw_sheet
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 TILE, COLUMNS, MAX_TILES = (266, 112), 6, 120  # of the sheet: pixels of a tile, tiles beside each other and in all
@@ -163,7 +163,7 @@ def read_one(predictor: Predictor, content: bytes, label: int, ink: Ink) -> Read
         start = time.perf_counter()
         try:
             picture, seen = prepare_file(file.name)
-        except PictureError:
+        except ImageError:
             return Reading(label, ink, 1e3 * (time.perf_counter() - start), tile(Image.open(BytesIO(content))), None)
         ms = 1e3 * (time.perf_counter() - start)
     prediction = predictor.predict_prepared([seen])[0]

@@ -20,7 +20,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.nn import functional as F
 
 from benchmarks import report
-from mnist_lightning import SimpleCNN, manifest, runs
+from mnist_lightning import SimpleCNN
+from mnist_lightning.runs import manifest, run_folders
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 
 STEPS_AN_EPOCH = 860  # 55,000 images in batches of 64
@@ -40,7 +41,7 @@ def main() -> None:
     training_s = EPOCHS * STEPS_AN_EPOCH * time_of_a_step(network, optimizer, options.steps)
     plain_s, durable_s = [], []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        plain, durable = Path(folder, "plain"), runs.create(Path(folder)).checkpoints
+        plain, durable = Path(folder, "plain"), run_folders.create(Path(folder)).checkpoints
         plain.mkdir()
         for epoch in range(options.repeats):
             checkpoint = {

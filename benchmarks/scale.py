@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import report
-from mnist_lightning.data import family, idx
+from mnist_lightning.data.mnist import idx, registry
 
 CHUNK = 100_000  # images written at once
 SAMPLE_S = 0.005
@@ -57,7 +57,7 @@ def main() -> None:
 
 def write_files(data_dir: Path, count: int) -> None:
     """Write a training file of random images and a test file of a few."""
-    raw = data_dir / family.MNIST.folder / "raw"
+    raw = data_dir / registry.MNIST.folder / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for prefix, images in (("train", count), ("t10k", 100)):

@@ -61,12 +61,12 @@ def measure(path: str, batch_size: int, steps: int) -> None:
     """Read and train, and print what both took."""
     from lightning.pytorch import Trainer
 
-    from mnist_lightning.data.tabular import TabularDataModule
+    from mnist_lightning.data.table.datamodule import TabularDataModule
     from mnist_lightning.training.table_classifier import TableClassifier
 
     base_mb, start = most_memory_mb(), time.perf_counter()
     data = TabularDataModule(path, "y", batch_size=batch_size)
-    in_features = data.spec.in_features
+    in_features = data.schema.in_features
     read_s, read_mb = time.perf_counter() - start, most_memory_mb()
     trainer = Trainer(
         accelerator="cpu",
@@ -78,7 +78,7 @@ def measure(path: str, batch_size: int, steps: int) -> None:
         enable_model_summary=False,
     )
     start = time.perf_counter()
-    trainer.fit(TableClassifier(in_features, len(data.spec.class_names)), datamodule=data)
+    trainer.fit(TableClassifier(in_features, len(data.schema.class_names)), datamodule=data)
     result = {
         "read_s": read_s,
         "base_mb": base_mb,

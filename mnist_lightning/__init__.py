@@ -8,9 +8,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnist_lightning.data.mnist import MNISTDataModule
-    from mnist_lightning.data.picture_folders import PictureFolderDataModule
-    from mnist_lightning.data.tabular import TabularDataModule, TabularDataset
+    from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
+    from mnist_lightning.data.mnist.datamodule import MNISTDataModule
+    from mnist_lightning.data.table.datamodule import TabularDataModule, TabularDataset
     from mnist_lightning.inference.predictor import Predictor
     from mnist_lightning.models.cnn import SimpleCNN
     from mnist_lightning.training.classifier import Classifier
@@ -29,13 +29,13 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "mnist_lightning.training.classifier",
-    "MNISTDataModule": "mnist_lightning.data.mnist",
-    "PictureFolderDataModule": "mnist_lightning.data.picture_folders",
+    "MNISTDataModule": "mnist_lightning.data.mnist.datamodule",
+    "PictureFolderDataModule": "mnist_lightning.data.image_folder.datamodule",
     "Predictor": "mnist_lightning.inference.predictor",
     "SimpleCNN": "mnist_lightning.models.cnn",
     "TableClassifier": "mnist_lightning.training.table_classifier",
-    "TabularDataModule": "mnist_lightning.data.tabular",
-    "TabularDataset": "mnist_lightning.data.tabular",
+    "TabularDataModule": "mnist_lightning.data.table.datamodule",
+    "TabularDataset": "mnist_lightning.data.table.datamodule",
 }
 
 

@@ -34,7 +34,7 @@ class DatasetError(UserError):
     exit_code = 4
 
 
-class PictureError(UserError, ValueError):
+class ImageError(UserError, ValueError):
     """A picture cannot be read, or shows no digit."""
 
     exit_code = 4

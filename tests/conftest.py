@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-from mnist_lightning.cli import main
-from mnist_lightning.data import idx
+from mnist_lightning.cli.main import main
+from mnist_lightning.data.mnist import idx
 
 TRAIN_COUNT, TEST_COUNT = 300, 101
 

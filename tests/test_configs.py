@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mnist_lightning.sweep.check import check_trials
-from mnist_lightning.sweep.plan import read_plan
+from mnist_lightning.tuning.sweep.check import check_trials
+from mnist_lightning.tuning.sweep.plan import read_plan
 from tests.conftest import TEST_COUNT, Command
-from tests.data.small_pictures import write_shapes
-from tests.data.tables import write_iris
+from tests.data.image_folder.small_images import write_shapes
+from tests.data.table.tables import write_iris
 
 ALL_CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 COMMANDS = {"sweep": "sweep"}  # of the configs that are not for `fit`

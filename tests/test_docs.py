@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mnist_lightning.cli import COMMANDS, OWN_COMMANDS
-from mnist_lightning.data import family, idx, sources
+from mnist_lightning.cli.main import COMMANDS, OWN_COMMANDS
+from mnist_lightning.data.mnist import fetch, idx, registry
 from tests.conftest import Command, run_in
-from tests.data.small_pictures import write_shapes
-from tests.data.tables import write_iris
+from tests.data.image_folder.small_images import write_shapes
+from tests.data.table.tables import write_iris
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "lightning_logs", "checkpoints")
@@ -108,7 +108,7 @@ COMMAND_LINES = sorted({line for page in PAGES for line in command_lines(page)})
 def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
     """A folder with what the pages speak of; the run is trained on the small data."""
     root = tmp_path_factory.mktemp("project")
-    sources.fetch(family.MNIST, root / "data", source="bundled")
+    fetch.fetch(registry.MNIST, root / "data", source="bundled")
     raw = root / "data" / "MNIST" / "raw"
     Image.fromarray(idx.read_images(raw / "t10k-images-idx3-ubyte")[0]).save(root / "digit.png")
     small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")

@@ -1,1 +1,1 @@
-"""From bytes to batches."""
+"""From bytes to batches: data modules, loader, augmentation and splits. No networks."""

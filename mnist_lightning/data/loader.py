@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_lightning.data.augment import Augmentation, augment
+from mnist_lightning.data.augmentation import Augmentation, augment
 
 Batch = tuple[Tensor, Tensor]
 

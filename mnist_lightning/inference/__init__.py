@@ -1,1 +1,1 @@
-"""Using a trained network: torch, no Lightning."""
+"""Using a trained network: predict, export and the demo. No Lightning."""

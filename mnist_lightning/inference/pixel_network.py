@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.data.loader import as_images, normalise
-from mnist_lightning.data.spec import MNIST_SPEC
 from mnist_lightning.models.cnn import SimpleCNN
 
 # From uint8 images (N, H, W) or, in colour, (N, H, W, 3) to float32 logits and probabilities (N, classes).
@@ -32,7 +32,7 @@ class PixelNetwork(nn.Module):
         mean: float,
         std: float,
         temperature: float = 1.0,
-        shape: tuple[int, ...] = MNIST_SPEC.shape,
+        shape: tuple[int, ...] = MNIST_SCHEMA.shape,
     ) -> None:
         super().__init__()
         self.network, self.mean, self.std, self.temperature = network, mean, std, temperature

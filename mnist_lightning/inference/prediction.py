@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mnist_lightning.data.pictures import PreparedPicture
+    from mnist_lightning.inference.digits.preprocess import PreparedPicture
 
 
 class Guess(NamedTuple):

@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_lightning.data.picture_files import read_picture
-from mnist_lightning.data.picture_form import in_form
-from mnist_lightning.data.pictures import InkChoice, Pixels, PreparedPicture, as_flat, prepare, prepare_file
-from mnist_lightning.inference.labels import GUESSES
+from mnist_lightning.images.letterbox import in_form
+from mnist_lightning.images.reader import read_picture
+from mnist_lightning.inference.digits.preprocess import (
+    InkChoice,
+    Pixels,
+    PreparedPicture,
+    as_flat,
+    prepare,
+    prepare_file,
+)
+from mnist_lightning.inference.network import TrainedNetwork, load
+from mnist_lightning.inference.predict.output import GUESSES
 from mnist_lightning.inference.prediction import Guess, Prediction
-from mnist_lightning.inference.trained import TrainedNetwork, load
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 PictureT = TypeVar("PictureT", bound=Picture)
@@ -86,7 +93,7 @@ class Predictor:
             A prediction, or a list of them for a list.
 
         Raises:
-            PictureError: If a file cannot be read as a picture, or a picture shows no digit.
+            ImageError: If a file cannot be read as a picture, or a picture shows no digit.
             TypeError: If something else is given.
             ValueError: If an array or a tensor has another type, shape or range.
         """
@@ -102,19 +109,19 @@ class Predictor:
             ink: As for a call.
 
         Raises:
-            PictureError: If a file cannot be read as a picture, or a digit is looked for in vain.
+            ImageError: If a file cannot be read as a picture, or a digit is looked for in vain.
             TypeError: If something else is given.
             ValueError: If an array or a tensor has another type, shape or range.
         """
-        spec = self.trained.spec
+        schema = self.trained.schema
         if not isinstance(picture, str | os.PathLike):
             flat = as_flat(_image_or_array(picture))
-        elif spec.origin:
+        elif schema.origin:
             flat = read_picture(picture)
         else:
             return prepare_file(picture, ink)
-        if spec.origin:
-            return flat, PreparedPicture(in_form(flat, spec.height, spec.channels), ink=None)
+        if schema.origin:
+            return flat, PreparedPicture(in_form(flat, schema.height, schema.channels), ink=None)
         return flat, prepare(flat, ink)
 
     def predict_prepared(self, pictures: list[PreparedPicture]) -> list[Prediction]:
@@ -134,21 +141,21 @@ class Predictor:
             ValueError: If they have another type or shape.
         """
         pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
-        spec = self.trained.spec
-        if pixels.dtype != torch.uint8 or pixels.shape[1:] != spec.shape:
+        schema = self.trained.schema
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != schema.shape:
             given = f"{pixels.dtype} {tuple(pixels.shape)}".removeprefix("torch.")
-            raise ValueError(f"images must be uint8 (B, {', '.join(map(str, spec.shape))}), got {given}")
+            raise ValueError(f"images must be uint8 (B, {', '.join(map(str, schema.shape))}), got {given}")
         predictions: list[Prediction] = []
-        for start in range(0, len(pixels), spec.eval_batch_size):
-            batch = pixels[start : start + spec.eval_batch_size]
+        for start in range(0, len(pixels), schema.eval_batch_size):
+            batch = pixels[start : start + schema.eval_batch_size]
             with torch.inference_mode():
                 _, probabilities = self._network(batch)
-            top3 = probabilities.topk(min(GUESSES, len(spec.class_names)))  # (b, 3)
+            top3 = probabilities.topk(min(GUESSES, len(schema.class_names)))  # (b, 3)
             predictions += map(self._prediction, top3.values.tolist(), top3.indices.tolist())
         return predictions
 
     def _prediction(self, probabilities: list[float], classes: list[int]) -> Prediction:
-        names = self.trained.spec.class_names
+        names = self.trained.schema.class_names
         top3 = tuple(
             Guess(names[index], probability) for index, probability in zip(classes, probabilities, strict=True)
         )

@@ -1,1 +1,1 @@
-"""Networks: torch only. No loss, no files, no Lightning."""
+"""Networks, in torch alone. No data, no training."""

@@ -1,1 +1,1 @@
-"""The LightningModule and what watches it."""
+"""One training run: the LightningModule, its Trainer, logger and checkpoints. No command line."""

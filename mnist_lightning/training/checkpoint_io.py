@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mnist_lightning import runs
-from mnist_lightning.checkpoint_file import matches, read_checkpoint, sha256
-from mnist_lightning.durable import replace_file, written_beside
+from mnist_lightning.atomic_write import replace_file, written_beside
 from mnist_lightning.errors import CheckpointError, DivergenceError, StorageError
-from mnist_lightning.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
+from mnist_lightning.runs import run_folders
+from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
+from mnist_lightning.runs.verification import matches, read_checkpoint, sha256
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -51,7 +51,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
             ) from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if runs.run_of(path):
+            if run_folders.run_of(path):
                 _save_in_run(path, data, entry_of(path.name, hashlib.sha256(data).hexdigest(), checkpoint))
             else:  # where another ModelCheckpoint of the user's keeps its files, in its own way
                 replace_file(path, data)
@@ -105,6 +105,6 @@ def _still_there(folder: Path, *, but: str | None = None) -> list[Entry]:
     copies = [sha256(path) for path in (folder / BEST, folder / LAST) if path.exists()]
     return [
         entry
-        for entry in runs.read_entries(folder)
+        for entry in run_folders.read_entries(folder)
         if entry.file != but and (entry.sha256 in copies or (folder / entry.file).exists())
     ]

@@ -15,13 +15,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
+from mnist_lightning.evaluation.metrics import Score, Tally
 from mnist_lightning.models.cnn import SimpleCNN
-from mnist_lightning.training.averaging import WeightAveraging
+from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
+from mnist_lightning.training.distributed import gathered, settle_gradient_groups
 from mnist_lightning.training.environment import environment
-from mnist_lightning.training.muon import Muon
-from mnist_lightning.training.processes import gathered, settle_gradient_groups
-from mnist_lightning.training.schedule import Schedule, lr_factor, total_steps
-from mnist_lightning.training.tally import Score, Tally
+from mnist_lightning.training.optim.muon import Muon
+from mnist_lightning.training.optim.schedule import Schedule, lr_factor, total_steps
 
 TALLY_STATES = ("loss_sum", "correct", "total")
 
@@ -136,7 +136,7 @@ class Classifier(LightningModule):
             ConfigError: If not.
         """
         datamodule = getattr(self.trainer, "datamodule", None)
-        classes = len(datamodule.spec.class_names) if datamodule else self.num_classes
+        classes = len(datamodule.schema.class_names) if datamodule else self.num_classes
         if classes != self.num_classes:
             raise ConfigError(f"model.num_classes is {self.num_classes}, but the data has {classes} classes")
 
@@ -233,7 +233,7 @@ class Classifier(LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             # All that using the network takes, besides its weights.
-            checkpoint["inputs"] = asdict(datamodule.spec)
+            checkpoint["inputs"] = asdict(datamodule.schema)
         checkpoint["classifier"] = {
             "plateau": self.plateau.state_dict(),
             "val_loss": self._val_loss,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mnist_lightning.models.mlp import MLP
 from mnist_lightning.training.classifier import Classifier
-from mnist_lightning.training.schedule import Schedule
+from mnist_lightning.training.optim.schedule import Schedule
 
 
 class TableClassifier(Classifier):

@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from mnist_lightning.training.distributed import Launcher
 from mnist_lightning.training.environment import native_precision
-from mnist_lightning.training.processes import Launcher
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from mnist_lightning.data import download
-from mnist_lightning.data.family import DIGITS, DatasetSource, RawFile
-from tests.data.mirror import FaultyMirror
+from mnist_lightning.data.mnist import download
+from mnist_lightning.data.mnist.registry import DIGITS, DatasetSource, RawFile
+from tests.data.image_folder.small_images import write_shapes
+from tests.data.mnist.mirror import FaultyMirror
 from tests.data.small import PACKED, PUBLISHED, shape_in_header
-from tests.data.small_pictures import write_shapes
 
 Serve = Callable[[dict[str, bytes]], FaultyMirror]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_lightning.data import sources
-from mnist_lightning.data.family import DatasetSource
+from mnist_lightning.data.mnist import fetch
+from mnist_lightning.data.mnist.registry import DatasetSource
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -44,10 +44,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def fetch(
-    dataset: DatasetSource, folder: Path, source: sources.Source = "auto", mirrors: tuple[str, ...] = ()
+def fetch_mnist(
+    dataset: DatasetSource, folder: Path, source: fetch.Source = "auto", mirrors: tuple[str, ...] = ()
 ) -> dict[str, bytes]:
-    assert sources.fetch(dataset, folder.parents[1], source=source, mirrors=mirrors) == folder
+    assert fetch.fetch(dataset, folder.parents[1], source=source, mirrors=mirrors) == folder
     return contents(folder)
 
 
@@ -61,14 +61,14 @@ def start_fetch(
     """Run `fetch` in a process of its own, which exits with the error's exit code and prints its message."""
     script = """
 import pickle, resource, sys
-from mnist_lightning.data import download, sources
+from mnist_lightning.data.mnist import download, fetch
 from mnist_lightning.errors import UserError
 download.TIMEOUT_S = download.GRACE_S = 600  # eight processes may be slow to start on a busy machine
 dataset, data_dir, mirrors, limit_bytes = pickle.load(sys.stdin.buffer)
 if limit_bytes:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 try:
-    sources.fetch(dataset, data_dir, source="download" if mirrors else "bundled", mirrors=mirrors)
+    fetch.fetch(dataset, data_dir, source="download" if mirrors else "bundled", mirrors=mirrors)
 except UserError as error:
     print(error)
     sys.exit(error.exit_code)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from mnist_lightning.data.augment import Augmentation
+from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.loader import BatchLoader, RowLoader
 
 COUNT = 103

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_lightning.data import idx
+from mnist_lightning.data.mnist import idx
 
 READER = """
 import sys
-from mnist_lightning.data import idx
+from mnist_lightning.data.mnist import idx
 images = idx.read_images(sys.argv[1])
 images.sum()  # every page is looked at
 print(open("/proc/self/smaps").read())

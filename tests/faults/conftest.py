@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_lightning.cli import main
+from mnist_lightning.cli.main import main
 
 
 @pytest.fixture(scope="session")

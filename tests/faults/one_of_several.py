@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import mnist_lightning.data.mnist
-import mnist_lightning.trainer_cli  # imported once, for all that are forked
+import mnist_lightning.cli.lightning_cli
+import mnist_lightning.data.mnist.datamodule
 from mnist_lightning import Classifier
-from mnist_lightning.cli import main
+from mnist_lightning.cli.main import main
 from mnist_lightning.data.loader import Batch, BatchLoader
 
 FAULT = "FAULT_OF_A_PROCESS"  # such as `1 11 SIGTERM`: what befalls process 1 in the step after 11 others
@@ -56,7 +56,7 @@ def on_fit_end(self: Classifier) -> None:
 
 def run(args: list[str]) -> None:
     """Run a command."""
-    mnist_lightning.data.spec.EVAL_PIXELS = 10 * 28**2
+    mnist_lightning.data.image_schema.EVAL_PIXELS = 10 * 28**2
     BatchLoader._batch = batch  # type: ignore[method-assign]
     Classifier.training_step = training_step  # type: ignore[method-assign,assignment]
     Classifier.on_fit_end = on_fit_end  # type: ignore[method-assign,assignment]

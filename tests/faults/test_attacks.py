@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN, checkpoint_file, runs
-from mnist_lightning.manifest import Entry, manifest_text
+from mnist_lightning import SimpleCNN
+from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs.manifest import Entry, manifest_text
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command
 from tests.faults.watch import CANARY, listing, unharmed, watch
@@ -280,7 +281,7 @@ def test_an_attack_is_refused_by_every_way_in_and_runs_nothing(
         for name in ("best.ckpt", "last.ckpt", "epoch=00.ckpt"):
             place(tmp_path / RUN / name)
     if "manifest of" in manifest or "forged" in manifest:
-        digest = checkpoint_file.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
+        digest = verification.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
         entry = Entry("epoch=00.ckpt", digest, 0, 7, {"val_acc": 0.9, "val_loss": 0.1})
         (tmp_path / RUN / "manifest.json").write_text(manifest_text([entry]))
     # With data to go on, so that what is not refused ends soon.
@@ -363,11 +364,11 @@ def test_a_forged_manifest_is_no_way_around_a_checkpoints_own_checks(
 def test_what_is_no_file_beside_good_checkpoints_does_not_stop_the_program(
     kind: str, name: str, trained: Content, tmp_path: Path
 ) -> None:
-    run = runs.create(tmp_path)
+    run = run_folders.create(tmp_path)
     content = trained | {"metrics": {"val_acc": 0.9, "val_loss": 0.1}}
     DurableCheckpointIO().save_checkpoint(content, run.checkpoints / "epoch=00.ckpt")
     (run.checkpoints / name).unlink()
     NO_FILES[kind](run.checkpoints / name)
     with unharmed(tmp_path):
         for found in (run.best(), run.last()):
-            assert_same(checkpoint_file.read_checkpoint(found), content)
+            assert_same(verification.read_checkpoint(found), content)

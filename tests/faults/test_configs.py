@@ -118,10 +118,10 @@ CONFIGS: dict[str, tuple[str | bytes, str]] = {  # a config, and what the messag
     "callback-by-name": ("trainer:\n  callbacks: os.system\n", "trainer.callbacks in bad.yaml, line 2"),
     "callback-is-popen": (callback("subprocess.Popen", args=["touch", "stolen"]), "trainer.callbacks"),
     "callback-of-a-decoy": (callback(f"{DECOY}.Callback"), "trainer.callbacks in bad.yaml, line 2"),
-    "callback-through-our-own-import": (callback("mnist_lightning.runs.os.system"), "trainer.callbacks"),
+    "callback-through-our-own-import": (callback("mnist_lightning.runs.run_folders.os.system"), "trainer.callbacks"),
     "callable-is-os-system": (callback(LAMBDA_CALLBACK, on_fit_start="os.system"), "on_fit_start"),
     "callable-through-our-own-import": (
-        callback(LAMBDA_CALLBACK, on_fit_start="mnist_lightning.runs.os.system"),
+        callback(LAMBDA_CALLBACK, on_fit_start="mnist_lightning.runs.run_folders.os.system"),
         "on_fit_start",
     ),
     "plugin-is-eval": ("trainer:\n  plugins: {class_path: builtins.eval, init_args: {source: '1'}}\n", "plugins"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN, checkpoint_file, runs
+from mnist_lightning import SimpleCNN
 from mnist_lightning.errors import CheckpointError
+from mnist_lightning.runs import run_folders, verification
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.trials import TRIALS
 from tests.training.bits import assert_same
@@ -28,7 +29,7 @@ def small(tmp_path: Path) -> Path:
         "hyper_parameters": {"lr": 1e-3, "seed": 0},
         "optimizer_states": [momenta],
     }
-    path = runs.create(tmp_path).checkpoints / "epoch=00.ckpt"
+    path = run_folders.create(tmp_path).checkpoints / "epoch=00.ckpt"
     DurableCheckpointIO().save_checkpoint(checkpoint, path)
     return path
 
@@ -42,7 +43,7 @@ def outside(tmp_path: Path) -> Path:
 def refused(path: Path) -> bool:
     """Tell whether a file is refused, in a line that names it; any other error passes through."""
     try:
-        checkpoint_file.read_checkpoint(path)
+        verification.read_checkpoint(path)
     except CheckpointError as error:
         reason = str(error)
     else:
@@ -68,7 +69,7 @@ def structure(path: Path) -> Sequence[int]:
 def flip(path: Path, outside: Path, trials: int) -> None:
     """Flip one to eight bytes, every other time in the structure only, with and without a manifest."""
     draw = random.Random(0)
-    data, original, places = path.read_bytes(), checkpoint_file.read_checkpoint(path), structure(path)
+    data, original, places = path.read_bytes(), verification.read_checkpoint(path), structure(path)
     accepted = 0
     for trial in range(trials):
         damaged = bytearray(data)
@@ -79,7 +80,7 @@ def flip(path: Path, outside: Path, trials: int) -> None:
         outside.write_bytes(damaged)
         if not refused(outside):
             accepted += 1
-            assert_same(checkpoint_file.read_checkpoint(outside), original, f"trial {trial}")
+            assert_same(verification.read_checkpoint(outside), original, f"trial {trial}")
     assert accepted < trials / 2, "a file that no manifest vouches for has idle bytes, but few"
 
 
@@ -114,7 +115,7 @@ def test_a_file_cut_at_every_length_is_refused(small: Path, outside: Path) -> No
 @pytest.mark.slow
 def test_a_whole_checkpoint_cut_at_every_kibibyte_is_refused(tmp_path: Path, outside: Path) -> None:
     weights = {f"network.{name}": value for name, value in SimpleCNN().state_dict().items()}
-    path = runs.create(tmp_path).checkpoints / "epoch=00.ckpt"
+    path = run_folders.create(tmp_path).checkpoints / "epoch=00.ckpt"
     DurableCheckpointIO().save_checkpoint({"state_dict": weights, "epoch": 0, "global_step": 7}, path)
     data = path.read_bytes()
     cut(data, {*range(0, len(data), 1024), *range(len(data) - 1024, len(data))}, path, outside)
@@ -154,11 +155,11 @@ def mutate_pickles(path: Path, outside: Path, trials: int) -> None:
         forge(outside, change)
         if refused(outside):
             continue
-        checkpoint = checkpoint_file.read_checkpoint(outside)
+        checkpoint = verification.read_checkpoint(outside)
         with pytest.raises(CheckpointError):  # it never was a whole training
-            checkpoint_file.check_resumable(outside, checkpoint)
+            verification.check_resumable(outside, checkpoint)
         with pytest.raises(CheckpointError):  # nor a whole network
-            checkpoint_file.check_weights(outside, checkpoint, SimpleCNN().state_dict())
+            verification.check_weights(outside, checkpoint, SimpleCNN().state_dict())
 
 
 def test_a_forged_pickle_raises_nothing_else(small: Path, outside: Path) -> None:

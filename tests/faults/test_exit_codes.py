@@ -16,7 +16,7 @@ from filelock import FileLock
 from torch import nn
 
 from mnist_lightning import Classifier, MNISTDataModule
-from mnist_lightning.data import idx
+from mnist_lightning.data.mnist import idx
 from mnist_lightning.training import checkpoint_io
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_lightning.data import sources
-from mnist_lightning.data.family import DatasetSource
+from mnist_lightning.data.mnist import fetch
+from mnist_lightning.data.mnist.registry import DatasetSource
 from tests.data.conftest import dataset
 from tests.data.small import NAMES, PUBLISHED, contents, fill, flip_a_bit
 from tests.faults.trials import TRIALS
@@ -32,7 +32,7 @@ def rush(pool: Pool, dataset: DatasetSource, data_dir: Path, *, damaged: bool) -
 def fetch_bundled(order: tuple[DatasetSource, Path]) -> None:
     dataset, data_dir = order
     ALL_READY.wait()
-    sources.fetch(dataset, data_dir, source="bundled")
+    fetch.fetch(dataset, data_dir, source="bundled")
 
 
 def rounds(dataset: DatasetSource, root: Path, count: int) -> None:

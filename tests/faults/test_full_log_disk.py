@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import checkpoint_file, runs
+from mnist_lightning.runs import run_folders, verification
 from tests.conftest import Command
 from tests.faults.disks import mount
 from tests.training.conftest import read_events
@@ -27,7 +27,7 @@ def grow(tmp_path: Path) -> Iterator[Callable[[], None]]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def points(run: runs.Run) -> dict[str, list[tuple[int, object]]]:
+def points(run: run_folders.Run) -> dict[str, list[tuple[int, object]]]:
     events = read_events(run.logs)
     curves = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS}
     return curves | {
@@ -44,18 +44,18 @@ def test_a_training_goes_on_exactly_after_its_log_disk_was_full(
     assert outcome.code == 5
     assert "No space left on device" in outcome.err
     assert "Traceback" not in outcome.err
-    run = runs.Run(tmp_path, 0)
+    run = run_folders.Run(tmp_path, 0)
     epochs = [entry.epoch for entry in run.entries()]
     assert epochs == list(range(len(epochs)))
     assert 1 <= len(epochs) < EPOCHS
-    assert all(checkpoint_file.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
+    assert all(verification.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
 
     grow()
     assert command("fit", "--ckpt_path", "last").code == 0
     assert fit(*options).code == 0
-    unbroken = runs.Run(tmp_path, 1)
+    unbroken = run_folders.Run(tmp_path, 1)
     resumed_weights, weights = (
-        checkpoint_file.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"] for each in (run, unbroken)
+        verification.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"] for each in (run, unbroken)
     )
     assert all(torch.equal(resumed_weights[name], value) for name, value in weights.items())
     assert points(run) == points(unbroken)

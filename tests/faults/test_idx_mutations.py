@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mnist_lightning.data import family, idx, sources
+from mnist_lightning.data.mnist import fetch, idx, registry
 from mnist_lightning.errors import DatasetError
 from tests.faults.trials import TRIALS
 
@@ -157,9 +157,9 @@ def put_own_files(data_dir: Path, images: bytes) -> Path:
     """Make a data folder of somebody's own files, the test images packed; return these."""
     raw = data_dir / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
-    for file in family.MNIST.files:
+    for file in registry.MNIST.files:
         (raw / file.name).write_bytes(idx_bytes(IMAGES if "images" in file.name else LABELS))
-    packed = raw / f"{family.MNIST.files[2].name}.gz"
+    packed = raw / f"{registry.MNIST.files[2].name}.gz"
     packed.with_suffix("").unlink()
     packed.write_bytes(images)
     return packed
@@ -184,7 +184,7 @@ def test_a_changed_packed_file_is_refused_or_unpacked_as_gzip_unpacks_it(
         packed_content = mutate(packed_content)
     packed = put_own_files(tmp_path_factory.mktemp("packed"), packed_content)
     try:
-        sources.fetch(family.MNIST, packed.parents[2], source="files")
+        fetch.fetch(registry.MNIST, packed.parents[2], source="files")
     except DatasetError as error:
         refusal = str(error)
     else:
@@ -206,7 +206,7 @@ def test_a_gzip_bomb_costs_neither_memory_nor_disk(tmp_path: Path, shape: tuple[
     del bomb
     tracemalloc.start()
     with pytest.raises(DatasetError, match=packed.name):
-        sources.fetch(family.MNIST, tmp_path, source="files")
+        fetch.fetch(registry.MNIST, tmp_path, source="files")
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 8 * 2**20

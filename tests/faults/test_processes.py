@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_lightning.data import idx
+from mnist_lightning.data.mnist import idx
 from tests.conftest import TEST_COUNT, Command
 
 SCRIPT = """
 import sys
-import mnist_lightning.data.mnist
-mnist_lightning.data.spec.EVAL_PIXELS = {eval_batch_size} * 28**2
-from mnist_lightning.cli import main
+import mnist_lightning.data.image_schema
+mnist_lightning.data.image_schema.EVAL_PIXELS = {eval_batch_size} * 28**2
+from mnist_lightning.cli.main import main
 main(sys.argv[1:])
 """
 
@@ -38,7 +38,7 @@ def run_on(processes: int, folder: Path, *, eval_batch_size: int) -> subprocess.
 def test_a_score_is_the_same_on_any_number_of_processes(
     fit: Command, command: Command, tmp_path: Path, digits_dir: Path, monkeypatch: pytest.MonkeyPatch, processes: int
 ) -> None:
-    monkeypatch.setattr("mnist_lightning.data.spec.EVAL_PIXELS", 10 * 28**2)
+    monkeypatch.setattr("mnist_lightning.data.image_schema.EVAL_PIXELS", 10 * 28**2)
     data_dir = tmp_path / "digits"
     shutil.copytree(digits_dir, data_dir)
     labels = np.random.default_rng(0).integers(0, 10, TEST_COUNT, dtype=np.uint8)  # wrong, nine times in ten

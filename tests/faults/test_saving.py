@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import checkpoint_file, runs
-from mnist_lightning.durable import remove_parts
+from mnist_lightning.atomic_write import remove_parts
 from mnist_lightning.errors import StorageError
+from mnist_lightning.runs import run_folders, verification
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.disks import mount
 from tests.faults.trials import TRIALS
@@ -31,7 +31,7 @@ SLOW = pytest.mark.slow
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process to kill it")
 
 
-def save(run: runs.Run, epoch: int, size: int = 1000) -> None:
+def save(run: run_folders.Run, epoch: int, size: int = 1000) -> None:
     weights = {"network.fc1.weight": torch.full((size,), float(epoch))}
     metrics = {"val_acc": 0.9 + epoch / 1000, "val_loss": 0.1}  # each is better, so that best.ckpt is replaced too
     DurableCheckpointIO().save_checkpoint(
@@ -42,7 +42,7 @@ def save(run: runs.Run, epoch: int, size: int = 1000) -> None:
 
 def epoch_of(path: Path) -> int:
     """The epoch of a checkpoint that verifies and whose weights are those of that epoch."""
-    checkpoint = checkpoint_file.read_checkpoint(path)
+    checkpoint = verification.read_checkpoint(path)
     epoch: int = checkpoint["epoch"]
     assert checkpoint["state_dict"]["network.fc1.weight"].eq(epoch).all()
     return epoch
@@ -77,7 +77,7 @@ def on_call(number: int, action: Callable[[str], None]) -> Callable[[], int]:
     return lambda: seen
 
 
-def calls_of_a_save(run: runs.Run) -> int:
+def calls_of_a_save(run: run_folders.Run) -> int:
     """How often saving one more checkpoint asks the system for something."""
 
     def work() -> None:
@@ -90,14 +90,14 @@ def calls_of_a_save(run: runs.Run) -> int:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> runs.Run:
-    run = runs.create(tmp_path)
+def run(tmp_path: Path) -> run_folders.Run:
+    run = run_folders.create(tmp_path)
     save(run, 0)
     return run
 
 
-def test_a_kill_at_each_request_to_the_system_leaves_a_good_checkpoint(run: runs.Run, tmp_path: Path) -> None:
-    total = calls_of_a_save(runs.Run(tmp_path, 0))
+def test_a_kill_at_each_request_to_the_system_leaves_a_good_checkpoint(run: run_folders.Run, tmp_path: Path) -> None:
+    total = calls_of_a_save(run_folders.Run(tmp_path, 0))
     assert total >= 12  # four files, each made, read back and renamed
     for number in range(1, total + 1):
         shutil.rmtree(run.checkpoints)
@@ -114,7 +114,7 @@ def test_a_kill_at_each_request_to_the_system_leaves_a_good_checkpoint(run: runs
         assert epoch_of(run.last()) == epoch_of(run.best()) == 2
 
 
-def random_kills(run: runs.Run, kills: int, size: int) -> None:
+def random_kills(run: run_folders.Run, kills: int, size: int) -> None:
     """Kill a process that saves without end, each time at a random moment of the few saves after its first."""
     saved = 0
     for _ in range(kills):
@@ -141,14 +141,14 @@ def random_kills(run: runs.Run, kills: int, size: int) -> None:
             old.unlink()
 
 
-def test_random_kills_while_saving_lose_nothing(run: runs.Run) -> None:
+def test_random_kills_while_saving_lose_nothing(run: run_folders.Run) -> None:
     random_kills(run, 10, size=100_000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("same_file_system", [True, False])
 def test_random_kills_while_saving_lose_nothing_wherever_tmpdir_is(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch, same_file_system: bool
+    run: run_folders.Run, monkeypatch: pytest.MonkeyPatch, same_file_system: bool
 ) -> None:
     if not same_file_system:
         memory = Path("/dev/shm")
@@ -162,11 +162,13 @@ def test_random_kills_while_saving_lose_nothing_wherever_tmpdir_is(
 @pytest.mark.parametrize(
     "fault", [errno.ENOSPC, *(pytest.param(fault, marks=SLOW) for fault in (errno.EIO, errno.EACCES, errno.EROFS))]
 )
-def test_a_request_that_the_system_refuses_fails_loudly_and_costs_no_checkpoint(run: runs.Run, fault: int) -> None:
+def test_a_request_that_the_system_refuses_fails_loudly_and_costs_no_checkpoint(
+    run: run_folders.Run, fault: int
+) -> None:
     def fail(event: str) -> None:
         raise OSError(fault, os.strerror(fault))
 
-    for number in range(1, calls_of_a_save(runs.Run(run.root, 0)) + 1):
+    for number in range(1, calls_of_a_save(run_folders.Run(run.root, 0)) + 1):
         shutil.rmtree(run.checkpoints)
         save(run, 0)
 
@@ -197,7 +199,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_real_full_disk_fails_loudly_and_costs_no_checkpoint(small_disk: Path) -> None:
-    run = runs.create(small_disk)
+    run = run_folders.create(small_disk)
     saved = 0
     save(run, saved)
     with pytest.raises(StorageError, match="No space left on device"):  # noqa: PT012  # which save fails is not known
@@ -211,7 +213,7 @@ def test_a_real_full_disk_fails_loudly_and_costs_no_checkpoint(small_disk: Path)
 
 
 def reserve_and_save(root: Path) -> int:
-    run = runs.create(root)
+    run = run_folders.create(root)
     save(run, 0)
     return run.version
 
@@ -220,4 +222,4 @@ def test_eight_processes_save_into_runs_of_their_own(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(8) as pool:
         versions = pool.map(reserve_and_save, [tmp_path] * 16)
     assert sorted(versions) == list(range(16))
-    assert all(epoch_of(runs.Run(tmp_path, version).last()) == 0 for version in versions)
+    assert all(epoch_of(run_folders.Run(tmp_path, version).last()) == 0 for version in versions)

@@ -27,8 +27,8 @@ class Commands:
     # The child is forked before torch has started a thread, so it is as good as a new process.
     SERVER = """
 import os, sys
-import mnist_lightning.trainer_cli
-from mnist_lightning.cli import main
+import mnist_lightning.cli.lightning_cli
+from mnist_lightning.cli.main import main
 for line in sys.stdin:
     *args, folder = line.rstrip("\\n").split("\\t")
     child = os.fork()
@@ -171,7 +171,7 @@ def test_a_second_fit_in_the_same_run_is_refused(
 TERMINAL = """
 import fcntl, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # the terminal whose closing is to end this process
-from mnist_lightning.cli import main
+from mnist_lightning.cli.main import main
 main()
 """
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 
-import mnist_lightning.trainer_cli  # noqa: F401  # what importing it does is not to be watched
-
 CANARY = "canary-of-an-attack"  # the folder that a payload would make
 
 # What Python tells an audit hook of, and no reading of a checkpoint or config needs.

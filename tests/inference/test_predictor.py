@@ -8,11 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_lightning import Classifier, Predictor
-from mnist_lightning.data.pictures import prepare
-from mnist_lightning.errors import CheckpointError, PictureError
+from mnist_lightning.errors import CheckpointError, ImageError
+from mnist_lightning.inference.digits.preprocess import prepare
 from mnist_lightning.inference.predictor import Picture
-from tests.data.drawn import mnist_images, on_paper
 from tests.inference.conftest import CALIBRATION, TrainedRun
+from tests.inference.digits.drawn import mnist_images, on_paper
 
 DIGITS = mnist_images(6)
 PAGES = [on_paper(digit) for digit in DIGITS]
@@ -151,7 +151,7 @@ def test_pixels_of_another_form_are_refused(predictor: Predictor, images: Tensor
 
 def test_a_page_without_a_digit_is_refused(predictor: Predictor, tmp_path: Path) -> None:
     Image.new("L", (200, 200), 255).save(tmp_path / "blank.png")
-    with pytest.raises(PictureError, match=r"blank\.png: no digit found"):
+    with pytest.raises(ImageError, match=r"blank\.png: no digit found"):
         predictor([tmp_path / "blank.png"])
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_lightning import SimpleCNN
-from mnist_lightning.data import idx
+from mnist_lightning.data.mnist import idx
 from tests.conftest import run_in
 
 VAL_SIZE, EPOCHS = 60, 3

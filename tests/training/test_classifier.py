@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
+from mnist_lightning.evaluation.metrics import Score
 from mnist_lightning.training.environment import native_precision
-from mnist_lightning.training.tally import Score
 from tests.conftest import Command
 from tests.training.bits import scalars
 

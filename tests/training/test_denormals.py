@@ -11,7 +11,7 @@ SCRIPT = """
 import sys
 import torch
 from lightning.pytorch import Callback
-from mnist_lightning.trainer_cli import TrainerCLI
+from mnist_lightning.cli.lightning_cli import TrainerCLI
 
 def survivors():
     return int((torch.full((1 << 22,), 2.0**-130) * 1).count_nonzero())

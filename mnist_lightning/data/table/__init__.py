@@ -1,0 +1,1 @@
+"""CSV tables: reading, encoding, and their data module."""

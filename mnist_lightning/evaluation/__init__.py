@@ -1,0 +1,1 @@
+"""Numbers and pictures of a result: metrics, calibration, predictions, plots, report. Nothing trains here."""

@@ -1,0 +1,1 @@
+"""The command `demo`: a local page to draw a digit on."""

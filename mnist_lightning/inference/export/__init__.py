@@ -1,0 +1,1 @@
+"""The command `export`: files for other runtimes, compared with the checkpoint."""

@@ -1,0 +1,1 @@
+"""Run folders on disk: newest, best, last, manifest, and checkpoints that verify. No Lightning."""

@@ -1,1 +1,0 @@
-"""Searching for good options: many runs of `fit`, which Optuna chooses."""

@@ -1,0 +1,1 @@
+"""Many runs: repeat over seeds, sweep over options."""

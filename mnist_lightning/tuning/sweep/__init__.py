@@ -1,0 +1,1 @@
+"""The command `sweep`: a search by Optuna."""

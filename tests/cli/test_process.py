@@ -1,0 +1,62 @@
+"""The commands as a person types them: new processes, the real MNIST, no network."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEFAULT = Path(__file__).parents[2] / "configs" / "default.yaml"
+
+
+def run(folder: Path, *args: str, code: int = 0) -> str:
+    """Run a command in a new process; return its stdout."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_lightning", *args],
+        cwd=folder, capture_output=True, text=True, timeout=2700, check=False,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},  # as a person would
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    assert "Tip:" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_short_training_on_mnist_passes_the_labs_mark(tmp_path: Path) -> None:
+    out = run(
+        tmp_path, "fit", "--config", str(DEFAULT), "--data.source", "bundled",
+        "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "300",
+    )  # fmt: skip
+    assert "cpu" in out or "cuda" in out or "mps" in out
+    assert "10000 = " in run(tmp_path, "test")
+    result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
+    assert result["total"] == 10_000
+    assert result["accuracy"] > 0.95  # the lab's passing mark; 300 steps reach about 96.5 %
+
+
+@pytest.mark.slow
+def test_the_default_config_reaches_99_percent(tmp_path: Path) -> None:
+    run(tmp_path, "fit", "--config", str(DEFAULT), "--data.source", "bundled")
+    run(tmp_path, "test")
+    result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
+    assert result["interval"][1] >= 0.99  # over seeds 99.2 ± 0.1 %
+
+
+def test_version_is_that_of_the_package(tmp_path: Path) -> None:
+    project = (DEFAULT.parents[1] / "pyproject.toml").read_text()
+    version = run(tmp_path, "--version").split()[1]
+    assert f'version = "{version}"' in project
+
+
+def test_a_process_ends_without_a_last_search_for_cycles() -> None:
+    script = """
+import atexit, gc, sys
+from mnist_lightning.__main__ import main
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # called after what is registered later
+sys.argv = ["mnist-lightning", "--version"]
+main()
+"""
+    out = subprocess.check_output([sys.executable, "-c", script], text=True)
+    assert out.splitlines()[-1] == "True"

@@ -1,0 +1,44 @@
+"""What a checkpoint says of its images, as far as it can be believed."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_lightning.data.image_schema import MNIST_SCHEMA, ImageSchema, read_schema
+from mnist_lightning.data.splits import Origin
+
+ORIGIN = Origin("shapes", "0" * 64, 0, ("val", "test"))
+PICTURES = ImageSchema(16, 16, 0.5, 0.2, ("circle", "square"), 3, ORIGIN)
+
+
+@pytest.mark.parametrize("schema", [MNIST_SCHEMA, PICTURES])
+def test_what_was_written_is_read(schema: ImageSchema) -> None:
+    assert read_schema({"inputs": asdict(schema)}) == schema
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"height": 257, "width": 257},
+        {"height": 16.0, "width": 16.0},
+        {"channels": 3.0},
+        {"channels": True},
+        {"channels": torch.tensor(3)},
+        {"mean": math.nan},
+        {"std": 0.0},
+        {"class_names": ("a",) * 1001},
+        {"class_names": (1, 2)},
+        {"origin": None},
+        {"origin": {}},
+        {"origin": torch.zeros(2)},
+        {"origin": asdict(ORIGIN) | {"path": 7}},
+        {"origin": asdict(ORIGIN) | {"split_seed": math.inf}},
+        {"origin": asdict(ORIGIN) | {"cut": torch.zeros(2)}},
+        {"more": 1},
+    ],
+)
+def test_what_cannot_be_is_not_believed(forged: dict[str, Any]) -> None:
+    assert read_schema({"inputs": asdict(PICTURES) | forged}) is None

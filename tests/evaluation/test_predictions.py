@@ -1,0 +1,47 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.evaluation.predictions import AnswerCollector
+
+
+def lone_process() -> Trainer:
+    """A trainer whose process hears of no other, for data of three classes."""
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda part, reduce_op: part)
+    datamodule = SimpleNamespace(schema=SimpleNamespace(class_names=("a", "b", "c")))
+    return cast(Trainer, SimpleNamespace(strategy=strategy, datamodule=datamodule))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_processes_answer_every_image_once_and_at_its_place(world_size: int) -> None:
+    indices = torch.arange(40) * 2 + 5  # of a file of 100 images, in whose first row each image's place is written
+    images = torch.zeros(100, 4, 4, dtype=torch.uint8)
+    images[:, 0, 0] = torch.arange(100)
+    labels = torch.arange(100) % 3
+    options: dict[str, Any] = {"indices": indices, "batch_size": 8, "mean": 0.0, "std": 1 / 255}
+    seen = []
+    for rank in range(world_size):
+        loader = BatchLoader(images, labels, rank=rank, world_size=world_size, **options)
+        collector = AnswerCollector()
+        for batch_images, batch_labels in loader:
+            places = batch_images[:, 0, 0, 0]
+            collector.add(torch.stack([places, -places, places / 2], dim=1).bfloat16().double(), batch_labels)
+        answers = collector.gather(lone_process(), loader)
+        assert torch.equal(answers.logits[:, 0], answers.indices.float())
+        assert torch.equal(answers.labels, answers.indices % 3)
+        assert answers.logits.dtype == torch.float32
+        seen += answers.indices.tolist()
+    assert sorted(seen) == indices.tolist()
+
+
+def test_an_evaluation_cut_short_counts_what_it_answered() -> None:
+    loader = BatchLoader(torch.zeros(20, 4, 4, dtype=torch.uint8), torch.zeros(20).long(), batch_size=8, mean=0, std=1)
+    collector = AnswerCollector()
+    collector.add(torch.ones(8, 3), torch.zeros(8).long())
+    assert collector.gather(lone_process(), loader).indices.tolist() == list(range(8))
+    collector.clear()
+    assert len(collector.gather(lone_process(), loader).labels) == 0

@@ -1,0 +1,140 @@
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist_lightning.data.image_schema import MNIST_SCHEMA
+from mnist_lightning.errors import ConfigError, ImageError
+from mnist_lightning.evaluation.calibration import UNCALIBRATED
+from mnist_lightning.inference.demo.command import make_server
+from mnist_lightning.inference.demo.server import PageServer
+from mnist_lightning.inference.digits.preprocess import prepare_drawing
+from mnist_lightning.inference.network import TrainedNetwork, load
+from mnist_lightning.models.cnn import SimpleCNN
+from tests.conftest import Command
+from tests.inference.conftest import TrainedRun
+
+
+def centre_of_mass(image: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tuple[float, float]:
+    rows, columns = np.indices(image.shape)
+    return float(np.average(rows, weights=image)), float(np.average(columns, weights=image))
+
+
+@pytest.mark.parametrize(("height", "width"), [(280, 280), (200, 40), (40, 200), (1, 1), (280, 22), (22, 280)])
+def test_a_drawing_is_fitted_into_20_pixels_and_centred_by_its_mass(height: int, width: int) -> None:
+    ink = np.zeros((280, 280), np.uint8)
+    ink[280 - height :, :width] = 255
+    image = prepare_drawing(ink)
+    assert image.shape == (28, 28)
+    assert image.max() == 255
+    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
+    assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
+    # Moved by whole pixels towards MNIST's centre, 14; grey levels are whole numbers too.
+    assert np.abs(np.array(centre_of_mass(image)) - 14).max() <= 0.51
+
+
+def test_the_centre_of_mass_and_not_of_the_box_is_centred() -> None:
+    ink = np.zeros((280, 280), np.uint8)
+    ink[40:240, 100:120] = 255  # an L: more ink at the bottom left
+    ink[200:240, 100:240] = 255
+    assert np.abs(np.array(centre_of_mass(prepare_drawing(ink))) - 14).max() <= 0.51
+
+
+def test_an_empty_drawing_has_no_label(trained_run: TrainedRun) -> None:
+    with pytest.raises(ImageError, match="no digit found"):
+        prepare_drawing(np.zeros((280, 280), np.uint8))
+    with make_server(load("best", trained_run.root), "127.0.0.1", 0) as server:
+        assert json.loads(server.answer(bytes(280 * 280))) == {"label": None}
+
+
+def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
+    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SCHEMA, Path("x.ckpt"), None, 3, None, UNCALIBRATED)
+    ink = np.zeros((280, 280), np.uint8)
+    ink[50:230, 130:150] = 255
+    with make_server(trained, "127.0.0.1", 0) as server:
+        answer = json.loads(server.answer(ink.tobytes()))
+        about = json.loads(server.pages["/network"][0])
+    assert answer["pixels"] == prepare_drawing(ink).ravel().tolist()
+    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-6)
+    assert answer["label"] == str(np.argmax(answer["probabilities"]))
+    assert about == {"class_names": list("0123456789"), "checkpoint": "x.ckpt, epoch 3", "unsure_below": 0.9}
+
+
+def test_a_port_in_use_is_named(command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained_run.root)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        outcome = command("demo", "--port", str(taken.getsockname()[1]))
+    assert outcome.code == 2
+    assert "Address already in use; choose another --host or --port" in outcome.err
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "300.1.1.1", "192.0.2.1"])
+def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
+    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SCHEMA, Path("x.ckpt"), None, 3, None, UNCALIBRATED)
+    with pytest.raises(ConfigError, match=f"cannot listen on {host}:0: "):
+        make_server(trained, host, 0)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--prot", "1"], 2, "unknown option --prot; did you mean --port?"),
+        (["--port", "65536"], 2, "--port: must be a whole number in [0, 65535], got 65536"),
+        (["--port", "web"], 2, "--port: must be a whole number in [0, 65535], got web"),
+        ([], 6, "there is no run"),
+    ],
+)
+def test_wrong_use_costs_a_line(command: Command, args: list[str], code: int, message: str) -> None:
+    outcome = command("demo", *args)
+    assert outcome.code == code
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_help_ends_with_an_example(command: Command) -> None:
+    outcome = command("demo", "--help")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning demo --")
+
+
+def test_a_page_for_others_names_an_address_that_they_can_open(
+    command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained_run.root)
+    monkeypatch.setattr(PageServer, "serve_forever", lambda server: None)
+    outcome = command("demo", "--host", "0.0.0.0", "--port", "0")
+    port = re.search(r"draw at http://localhost:(\d+)/", outcome.out)
+    assert port, outcome.out
+    assert re.search(r"whoever reaches 0\.0\.0\.0 can use the page", outcome.out)
+    for address in re.findall(r"from elsewhere at http://(.*):", outcome.out):  # where there is a network
+        with socket.create_server((address, 0)):  # only an address of this machine can be listened on
+            pass
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_command_serves_until_it_is_told_to_end(trained_run: TrainedRun, number: signal.Signals, code: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "mnist_lightning", "demo", "--port", "0"],
+        cwd=trained_run.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            said = process.stdout.readline()
+            match = re.fullmatch(r"draw at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", said)
+            assert match, said
+            with socket.create_connection(("127.0.0.1", int(match[1])), timeout=30) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
+            process.send_signal(number)
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == code
+    assert err == ""
+    assert out == ("ended\n" if number == signal.SIGINT else "")

@@ -1,0 +1,115 @@
+import io
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_lightning import SimpleCNN
+from mnist_lightning.errors import CheckpointError
+from mnist_lightning.runs import run_folders, verification
+from tests.runs.test_run_folders import flip_byte, make_checkpoint, save
+
+
+class Payload:
+    """Unpickles by calling a function: what an attacker would put into a file."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.canary),)
+
+
+def test_a_checkpoint_cannot_run_code_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path, canary = tmp_path / "attack.ckpt", tmp_path / "canary"
+    torch.save({"state_dict": {}, "global_step": 1, "x": Payload(canary)}, path)
+    with pytest.raises(CheckpointError, match="damaged or holds more than plain values"):
+        verification.read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Payload(canary)))
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        verification.read_checkpoint(path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_single_flipped_byte_is_found(tmp_path: Path, listed: bool) -> None:
+    path = save(run_folders.create(tmp_path), 0, val_acc=0.9, val_loss=0.1)
+    if not listed:
+        path = path.rename(tmp_path / "copy.ckpt")
+    verification.read_checkpoint(path)
+    flip_byte(path)
+    with pytest.raises(CheckpointError, match="damaged"):
+        verification.read_checkpoint(path)
+
+
+def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.ckpt"
+    with path.open("wb") as file:
+        file.truncate(2**30 + 1)  # takes no room on the disk
+    with pytest.raises(CheckpointError, match="more than 1,073,741,824 are not read"):
+        verification.read_checkpoint(path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
+    buffer = io.BytesIO()
+    torch.save(make_checkpoint(), buffer)
+    data = buffer.getvalue()
+    path = tmp_path / "short.ckpt"
+    path.write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
+    with pytest.raises(CheckpointError, match="not a checkpoint, or a damaged one"):
+        verification.read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state_dict": None}, "no state_dict"),
+        ({"global_step": 0}, "untrained"),
+    ],
+)
+def test_what_is_no_trained_checkpoint_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    path = tmp_path / "other.ckpt"
+    torch.save(make_checkpoint() | change, path)
+    with pytest.raises(CheckpointError, match=reason):
+        verification.read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("network.fc3.weight", torch.zeros(1), "fc3.weight is unknown here"),
+        ("network.fc2.weight", None, "fc2.weight is missing"),
+        ("network.fc2.weight", torch.zeros(11, 128), r"fc2.weight is \(11, 128\), not \(10, 128\)"),
+        ("network.fc2.bias", torch.full((10,), float("nan")), "not finite"),
+    ],
+)
+def test_weights_of_another_network_are_refused(name: str, value: torch.Tensor | None, reason: str) -> None:
+    weights = {f"network.{key}": tensor for key, tensor in SimpleCNN().state_dict().items()} | {name: value}
+    checkpoint = {"state_dict": {key: tensor for key, tensor in weights.items() if tensor is not None}}
+    with pytest.raises(CheckpointError, match=reason):
+        verification.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"loops": None}, "loops is NoneType"),
+        ({"loops": {"fit_loop": {}}}, "no epoch_progress"),
+        ({"callbacks": []}, "callbacks is list"),
+    ],
+)
+def test_what_holds_no_state_of_a_training_is_not_resumed(change: dict[str, object], fault: str) -> None:
+    progress = {"epoch_progress": {"current": {"processed": 1}}}
+    checkpoint = make_checkpoint() | {
+        "pytorch-lightning_version": "2.6.6", "optimizer_states": [], "lr_schedulers": [], "callbacks": {},
+        "loops": {"fit_loop": progress},
+    }  # fmt: skip
+    verification.check_resumable(Path("x.ckpt"), checkpoint)
+    with pytest.raises(CheckpointError, match=f"x.ckpt can be scored but not resumed: .*{fault}"):
+        verification.check_resumable(Path("x.ckpt"), checkpoint | change)

@@ -1,0 +1,216 @@
+import base64
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+from mnist_lightning.evaluation.analysis import CalibrationScore, ClassScore, ConfusedPair, ScoreCard, WorstImage
+from mnist_lightning.evaluation.calibration import BINS
+from mnist_lightning.evaluation.predictions_file import ANSWERS
+from mnist_lightning.evaluation.report import Report, page
+from mnist_lightning.training.logger import read_curves
+from tests.conftest import TEST_COUNT, Command
+from tests.training.conftest import EPOCHS, FinishedRun, read_events
+
+SCRIPT = "<script>alert(1)</script>"
+FIGURES = ["class errors", "confusion matrix", "reliability diagram", "worst images"]
+PAGE = {"html", "head", "meta", "style", "title", "body", "h1", "h2", "p", "div", "pre", "img"}
+MARKUP = PAGE | {"table", "tr", "th", "td", "svg", "path", "text", "circle"}
+
+
+class Reader(HTMLParser):
+    """Collect what a browser would see of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def images(self) -> list[bytes]:
+        """The pictures within the page."""
+        sources = [value for name, value in self.attributes if name == "src"]
+        assert all(source.startswith("data:image/png;base64,") for source in sources)
+        return [base64.b64decode(source.partition(",")[2], validate=True) for source in sources]
+
+
+def assert_inert(text: str) -> Reader:
+    """Check that a page runs nothing and loads nothing, even if a browser did not obey its policy."""
+    reader = Reader(text)
+    assert set(reader.tags) <= MARKUP
+    assert not [name for name, _ in reader.attributes if name.startswith("on") or name in ("href", "srcdoc", "style")]
+    assert all(len(image) > 100 for image in reader.images)
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = dict(reader.attributes)["content"], [v for name, v in reader.attributes if name == "http-equiv"]
+    assert policy[1] == ["Content-Security-Policy"]
+    assert "default-src 'none'" in text
+    return reader
+
+
+@pytest.fixture
+def text(finished_run: FinishedRun) -> str:
+    return (finished_run.logs / "report.html").read_text()
+
+
+def test_the_page_holds_everything_it_shows(text: str, finished_run: FinishedRun) -> None:
+    reader = assert_inert(text)
+    files = {path.read_bytes() for path in (finished_run.logs / "figures").iterdir()}
+    assert len(files) == len(FIGURES)
+    assert set(reader.images) == files
+
+
+def test_the_page_says_what_the_result_says(text: str, finished_run: FinishedRun) -> None:
+    result = json.loads((finished_run.logs / "test.json").read_text())
+    words = " ".join(Reader(text).words)
+    assert f"accuracy {result['correct']}/{TEST_COUNT}" in words
+    assert (finished_run.logs / "config.yaml").read_text() in words
+    for pair in result["most_confused"]:
+        assert f"{pair['label']} {pair['prediction']} {pair['count']}" in words
+    for name in ("train", "val"):
+        assert len(re.findall(f"<title>{name}, epoch", text)) == 2 * EPOCHS, "loss and accuracy"
+
+
+def test_figures_are_the_same_in_the_folder_and_in_tensorboard(
+    finished_run: FinishedRun, events: EventAccumulator
+) -> None:
+    result = json.loads((finished_run.logs / "test.json").read_text())
+    for name in FIGURES:
+        (drawn,) = events.Images(f"Test/{name}")
+        file = finished_run.logs / "figures" / f"{name.replace(' ', '_')}.png"
+        with Image.open(io.BytesIO(drawn.encoded_image_string)) as theirs, Image.open(file) as ours:
+            assert np.array_equal(np.asarray(theirs), np.asarray(ours))
+        assert drawn.step == result["epoch"]
+
+
+def test_the_numbers_are_those_of_the_checkpoint_named(finished_run: FinishedRun) -> None:
+    result = json.loads((finished_run.logs / "test.json").read_text())
+    confusion = finished_run.confusion(Path(result["checkpoint"]).name, "test")
+    assert result["confusion"] == confusion.tolist()
+    assert result["correct"] == confusion.trace() < TEST_COUNT
+    assert result["total"] == TEST_COUNT
+    assert result["calibration"]["temperature"] is not None
+
+
+def test_nothing_that_a_person_named_becomes_markup() -> None:
+    card = ScoreCard(
+        [ClassScore(SCRIPT, 1, None, None)],
+        [[1]],
+        [ConfusedPair(SCRIPT, SCRIPT, 1)],
+        [WorstImage(0, SCRIPT, SCRIPT, 0.5)],
+        CalibrationScore(BINS, 0.1),
+    )
+    png = base64.b64encode(b"png" * 100)
+    report = Report(
+        title=SCRIPT,
+        summary=SCRIPT,
+        curves={"Loss/train": [(0, 1.0)]},
+        card=card,
+        pictures=dict.fromkeys(FIGURES, png),
+        facts={SCRIPT: SCRIPT},
+        commands=[SCRIPT],
+        config=SCRIPT,
+    )
+    reader = assert_inert(page(report))
+    assert " ".join(reader.words).count(SCRIPT) == 10, "it is there to be read"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
+def test_a_run_whose_folders_are_named_like_markup_has_an_inert_page(
+    fit: Command, command: Command, digits_dir: Path, tmp_path: Path
+) -> None:
+    strange = tmp_path / "<img src=x onerror=alert(1)>"
+    strange.symlink_to(digits_dir)
+    assert fit("--trainer.max_epochs", "1", "--data.data_dir", str(strange)).code == 0
+    outside = tmp_path / SCRIPT / "a.ckpt"
+    outside.parent.mkdir(parents=True)
+    shutil.copy(tmp_path / "checkpoints" / "version_0" / "best.ckpt", outside)
+    assert command("test").code == 0
+    reader = assert_inert((tmp_path / "lightning_logs" / "version_0" / "report.html").read_text())
+    assert strange.name in " ".join(" ".join(reader.words).split()), "the config's lines are folded"
+    assert command("test", "--ckpt_path", str(outside), "--data.data_dir", str(strange)).code == 0
+    reader = assert_inert((outside.parent / "report.html").read_text())
+    assert any(SCRIPT in words for words in reader.words)
+
+
+def test_a_damaged_event_file_costs_no_result(fit: Command, command: Command, tmp_path: Path) -> None:
+    assert fit("--trainer.max_epochs", "2").code == 0
+    logs = tmp_path / "lightning_logs" / "version_0"
+    (events,) = logs.glob("events.*")
+    data = bytearray(events.read_bytes())
+    data[len(data) // 2] ^= 255
+    events.write_bytes(data[:-7])
+    assert command("test").code == 0
+    assert json.loads((logs / "test.json").read_text())["total"] == TEST_COUNT
+    assert_inert((logs / "report.html").read_text())
+    assert read_events(logs).Scalars("Accuracy/test")
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_full_disk_fails_loudly_and_leaves_whole_files(
+    fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    assert fit("--trainer.max_epochs", "1").code == 0
+    assert command("test").code == 0
+    logs, checkpoints = (tmp_path / kind / "version_0" for kind in ("lightning_logs", "checkpoints"))
+    before = {path: path.read_bytes() for path in checkpoints.iterdir()}
+    names = sorted(path.relative_to(logs) for path in logs.rglob("*") if not path.name.startswith("events"))
+    fsync, written = os.fsync, 0
+
+    def fail(handle: int) -> None:
+        nonlocal written
+        written += os.path.isfile(f"/proc/self/fd/{handle}")
+        if written == number:
+            raise OSError(28, os.strerror(28))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    outcome = command("test")
+    assert outcome.code == 5
+    assert "No space left on device" in outcome.err
+    assert {path: path.read_bytes() for path in checkpoints.iterdir()} == before
+    assert sorted(path.relative_to(logs) for path in logs.rglob("*") if not path.name.startswith("events")) == names
+    assert json.loads((logs / "test.json").read_text())["total"] == TEST_COUNT
+    assert (logs / "report.html").read_text().endswith("</html>\n")
+    for figure in (logs / "figures").iterdir():
+        with Image.open(figure) as image:
+            image.load()
+
+
+def test_the_answers_of_a_test_are_the_networks(finished_run: FinishedRun) -> None:
+    with (finished_run.logs / ANSWERS).open() as file:
+        rows = [[int(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+    labels = finished_run.images_and_labels("test")[1].tolist()
+    answers = finished_run.logits("best.ckpt", "test").argmax(axis=1).tolist()
+    assert rows == [[place, *both] for place, both in enumerate(zip(labels, answers, strict=True))]
+
+
+def test_the_curves_of_a_run_that_was_killed_and_resumed_are_read_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for first_epoch in (0, 1):  # the first was killed in epoch 1
+        with SummaryWriter(str(tmp_path), purge_step=first_epoch, filename_suffix=f".{first_epoch}") as writer:
+            for epoch in range(first_epoch, 2):
+                writer.add_scalar("Loss/train", epoch + 10 * first_epoch, epoch)
+    assert read_curves(tmp_path) == {"Loss/train": [(0, 0.0), (1, 11.0)]}
+    assert not caplog.records

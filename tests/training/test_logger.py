@@ -1,0 +1,200 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.util.tensor_util import make_ndarray
+
+from mnist_lightning import MNISTDataModule
+from mnist_lightning.data.image_schema import MNIST_SCHEMA
+from mnist_lightning.evaluation import plots
+from tests.conftest import TRAIN_COUNT, Command
+from tests.training.bits import stop_at
+from tests.training.conftest import EPOCHS, LR, VAL_SIZE, FinishedRun, read_events
+
+EVERY_EPOCH = list(range(EPOCHS))
+
+
+def pictures(events: EventAccumulator, tag: str) -> dict[int, NDArray[np.uint8]]:
+    """Return the decoded pictures of a tag, by epoch."""
+    drawn = events.Images(tag)
+    assert len({each.step for each in drawn}) == len(drawn), f"{tag}: an epoch has two pictures"
+    return {each.step: np.asarray(Image.open(io.BytesIO(each.encoded_image_string))) for each in drawn}
+
+
+def texts(events: EventAccumulator, tag: str) -> dict[int, str]:
+    return {
+        each.step: make_ndarray(each.tensor_proto).item().decode() for each in events.Tensors(f"{tag}/text_summary")
+    }
+
+
+def test_the_curves_have_one_point_an_epoch(events: EventAccumulator) -> None:
+    for tag in ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate"):
+        assert [point.step for point in events.Scalars(tag)] == EVERY_EPOCH, tag
+    assert all(0 <= point.value <= 1 for point in events.Scalars("Accuracy/val"))
+    assert [point.value for point in events.Scalars("Learning rate")] == pytest.approx([LR] * EPOCHS)
+    assert len(events.Scalars("Accuracy/test")) == 1
+    assert any("conv1" in node.name for node in events.Graph().node)
+
+
+def test_one_chart_compares_training_with_validation(events: EventAccumulator) -> None:
+    (written,) = events.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(make_ndarray(written.tensor_proto).item())
+    (category,) = layout.category
+    charts = {chart.title: list(chart.multiline.tag) for chart in category.chart}
+    assert charts == {"Loss": ["Loss/train", "Loss/val"], "Accuracy": ["Accuracy/train", "Accuracy/val"]}
+    assert {tag for tags in charts.values() for tag in tags} <= set(events.Tags()["scalars"])
+
+
+def test_training_images_are_those_that_the_network_gets(events: EventAccumulator, finished_run: FinishedRun) -> None:
+    data = MNISTDataModule(str(finished_run.data_dir), 40, VAL_SIZE, source="files", rotation=10, shift=1)
+    data.prepare_data()
+    data.setup("fit")
+    loader = data.train_dataloader()
+    sheets = pictures(events, "Training images")
+    assert list(sheets) == EVERY_EPOCH
+    for epoch, sheet in sheets.items():
+        loader.set_epoch(epoch)
+        images = next(iter(loader))[0].squeeze(1).numpy()
+        pixels = np.clip(np.round((images * MNIST_SCHEMA.std + MNIST_SCHEMA.mean) * 255), 0, 255).astype(np.uint8)
+        for place, image in enumerate(pixels):
+            top, left = 12 + place // 8 * 62, 12 + place % 8 * 62
+            drawn = sheet[top : top + 56 : 2, left : left + 56 : 2]
+            assert np.abs(drawn.astype(int) - image).max() <= 1, "rounded from floats of another order"
+        assert pixels.std() > 20, "no black sheet"
+
+
+def test_confusions_on_validation_images_are_drawn_at_each_epoch(
+    events: EventAccumulator, finished_run: FinishedRun
+) -> None:
+    drawn = pictures(events, "Validation/confusion matrix")
+    assert list(drawn) == EVERY_EPOCH
+    matrices = [finished_run.confusion(f"epoch={epoch:02d}*", "val") for epoch in EVERY_EPOCH]
+    for epoch, confusion in enumerate(matrices):
+        assert confusion.sum() == VAL_SIZE
+        assert np.array_equal(drawn[epoch], np.asarray(plots.confusion_matrix(confusion.tolist(), "0123456789")))
+    assert any(confusion.trace() < VAL_SIZE for confusion in matrices), "there are mistakes to see"
+
+
+def test_the_worst_validation_images_are_drawn_at_each_epoch(
+    events: EventAccumulator, finished_run: FinishedRun
+) -> None:
+    images, labels = finished_run.images_and_labels("val")
+    for epoch, sheet in pictures(events, "Validation/worst images").items():
+        logits = finished_run.logits(f"epoch={epoch:02d}*", "val")
+        losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(VAL_SIZE), labels]
+        worst = images[losses.argmax()]
+        assert np.array_equal(sheet[12 : 12 + 112, 12 : 12 + 112], np.kron(worst, np.ones((4, 4), np.uint8)))
+
+
+def test_precision_and_recall_of_each_class_are_drawn_at_each_epoch(
+    events: EventAccumulator, finished_run: FinishedRun
+) -> None:
+    labels = finished_run.images_and_labels("val")[1]
+    for digit in range(10):
+        curves = events.Tensors(f"Validation/precision and recall of {digit}")
+        assert [curve.step for curve in curves] == EVERY_EPOCH
+        for epoch, curve in enumerate(curves):
+            logits = finished_run.logits(f"epoch={epoch:02d}*", "val")
+            probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            true_positives, false_positives, *_ = make_ndarray(curve.tensor_proto)
+            above = probabilities[:, digit] >= 63 / 126  # the middle one of 127 thresholds
+            assert true_positives[63] == (above & (labels == digit)).sum()
+            assert false_positives[63] == (above & (labels != digit)).sum()
+
+
+def test_a_run_says_why_it_ended(events: EventAccumulator) -> None:
+    assert texts(events, "End of training") == {2: "stopped early: no better val_loss in 2 epochs"}
+
+
+def test_hyper_parameters_stand_beside_the_scores_they_reached(events: EventAccumulator) -> None:
+    assert "hp_metric" not in events.Tags()["scalars"]
+    (start,) = [
+        plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content).session_start_info.hparams
+        for tag, metadata in events.summary_metadata.items()
+        if tag.endswith("session_start_info")
+    ]
+    assert start["lr"].number_value == LR
+    assert start["batch_size"].number_value == 40
+    assert start["schedule"].string_value == "plateau"
+    assert start["optimizer"].string_value == "adam"
+    assert not {"data_dir", "source"} & set(start)
+    (reached,) = events.Scalars("hp/val_acc")
+    curve = {point.step: point.value for point in events.Scalars("Accuracy/val")}
+    assert reached.value == max(curve.values()) == curve[reached.step]
+
+
+def test_a_cut_of_the_learning_rate_is_noted(fit: Command, tmp_path: Path) -> None:
+    # So high a learning rate, with no patience, makes some epoch worse than the one before.
+    assert fit("--trainer.max_epochs", "5", "--model.lr", "0.03", "--model.plateau_patience", "0").code == 0
+    events = read_events(tmp_path / "lightning_logs" / "version_0")
+    rates = {point.step: point.value for point in events.Scalars("Learning rate")}
+    cuts = texts(events, "Learning rate/cut")
+    assert {epoch for epoch in range(4) if rates[epoch + 1] < rates[epoch]} == cuts.keys() - {4}
+    assert cuts
+    assert all(text.startswith(f"epoch {epoch}: no better val_loss") for epoch, text in cuts.items())
+
+
+def test_histograms_are_drawn_on_request_and_pictures_can_be_left_out(
+    fit: Command, tmp_path: Path, events: EventAccumulator
+) -> None:
+    options = ("--tensorboard.pictures", "false", "--tensorboard.histograms", "true")
+    assert fit("--trainer.max_epochs", "2", *options).code == 0
+    other = read_events(tmp_path / "lightning_logs" / "version_0")
+    assert other.Tags()["images"] == []
+    assert not [tag for tag in other.Tags()["tensors"] if tag.startswith("Validation")]
+    drawn = other.Histograms("Weights/conv1.bias")
+    assert [each.step for each in drawn] == [0, 1]
+    assert all(each.histogram_value.num == 32 for each in drawn)
+    assert events.Tags()["histograms"] == []
+
+
+@pytest.mark.parametrize("option", [("--tensorboard.pictures", "false"), ("--tensorboard.histograms", "true")])
+def test_what_is_drawn_changes_no_bit_of_the_weights(
+    finished_run: FinishedRun, command: Command, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    config = str(finished_run.logs / "config.yaml")
+    assert command("fit", "--config", config, *option).code == 0
+    drawn, other = (
+        torch.load(root / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
+        for root in (finished_run.root, tmp_path)
+    )
+    assert all(torch.equal(drawn["state_dict"][name], value) for name, value in other["state_dict"].items())
+    assert other["calibration"] == drawn["calibration"]
+
+
+def test_a_resumed_run_draws_what_the_unbroken_one_draws(fit: Command, command: Command, tmp_path: Path) -> None:
+    options = ("--trainer.max_epochs", "3", "--data.rotation", "10")
+    batches = -(-(TRAIN_COUNT - VAL_SIZE) // 32)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(batches + 3, patch)
+        assert fit(*options).code == 143
+    assert command("fit", "--ckpt_path", "last").code == 0
+    assert fit(*options).code == 0
+    resumed, unbroken = (read_events(tmp_path / "lightning_logs" / f"version_{number}") for number in (0, 1))
+    for tag in ("Training images", "Validation/confusion matrix", "Validation/worst images"):
+        drawn, expected = pictures(resumed, tag), pictures(unbroken, tag)
+        assert list(drawn) == list(expected) == [0, 1, 2], tag
+        assert all(np.array_equal(drawn[epoch], expected[epoch]) for epoch in expected), tag
+    for digit in range(10):
+        tag = f"Validation/precision and recall of {digit}"
+        curves, expected_curves = (
+            [(curve.step, curve.tensor_proto) for curve in each.Tensors(tag)] for each in (resumed, unbroken)
+        )
+        assert curves == expected_curves
+    assert resumed.Tensors("custom_scalars__config__")
+    assert texts(resumed, "End of training")[2].startswith("ended after 3 epochs")
+
+
+def test_a_run_that_diverges_notes_it(fit: Command, command: Command, tmp_path: Path) -> None:
+    assert fit("--trainer.max_epochs", "1").code == 0
+    assert command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "2", "--model.lr", "1e30").code == 3
+    ends = texts(read_events(tmp_path / "lightning_logs" / "version_0"), "End of training")
+    assert ends[0].startswith("ended after 1 epochs")
+    assert ends[1].startswith("broken off, DivergenceError: ")

@@ -48,7 +48,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
     [Change(name='model.lr', old=0.1, new=0.2)]
     """
     old, new = _leaves(before), _leaves(after)
-    names = sorted((old.keys() | new.keys()) - {"ckpt_path", "find_lr"})
+    names = sorted((old.keys() | new.keys()) - {"ckpt_path"})
     return [Change(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
 
 

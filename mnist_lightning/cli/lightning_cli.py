@@ -36,7 +36,6 @@ from mnist_lightning.training.callbacks.run_summary import Calibrator, EarlyStop
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
 from mnist_lightning.training.distributed import is_first
 from mnist_lightning.training.logger import RunLogger, quiet_event_writer
-from mnist_lightning.training.lr_finder import find_lr
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.trainer import AutoTrainer
 
@@ -155,14 +154,6 @@ class TrainerCLI(LightningCLI):
             "--test_after_fit", type=bool, default=False, help="Whether `fit` ends with `test` of the run's best."
         )
         parser.add_argument(
-            "--find_lr",
-            type=bool,
-            nargs="?",  # the bare flag is enough
-            const=True,
-            default=False,
-            help="Whether `fit` first looks for a learning rate by a range test, and trains with that.",
-        )
-        parser.add_argument(
             f"--{OPTION}", type=DataKind, default=self.data_kind, help="What is trained on, which decides the options."
         )
         for name in self.pair.from_data:
@@ -232,23 +223,10 @@ class TrainerCLI(LightningCLI):
         """Make datamodule, model and Trainer; the parser wraps what the data refuse while the model is told of them."""
         try:
             super().instantiate_classes()
-            if self.command == "fit" and self.config["fit"].find_lr:
-                self._find_lr(self.config["fit"])
-                super().instantiate_classes()
         except ValueError as error:
             if isinstance(error.__cause__, UserError):
                 raise error.__cause__ from None
             raise
-
-    def _find_lr(self, options: Namespace) -> None:
-        """Put the learning rate that a range test finds among the options, and start anew from the seed."""
-        self._set_seed()
-        throwaway = self.parser.instantiate_classes(self.config)["fit"]
-        found = find_lr(throwaway.model, throwaway.data, throwaway.trainer.as_dict())
-        options.model.lr, options.find_lr = found.suggestion, False
-        if self.run:
-            print(printable(found.write(self.run.logs)))
-        self._set_seed()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the run's folders and a Trainer that writes into them."""

@@ -58,20 +58,3 @@ def check_options(options: Namespace, args: Sequence[str]) -> None:
         raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
     if "://" in str(options.trainer.default_root_dir):
         raise ConfigError(f"trainer.default_root_dir must be a local folder, got {options.trainer.default_root_dir}")
-    if options.find_lr and args[0] == "fit":
-        _check_search(options, args)
-
-
-def _check_search(options: Namespace, args: Sequence[str]) -> None:
-    if any(arg.split("=")[0] == "--model.lr" for arg in args):
-        raise ConfigError(f"find_lr{place_of('find_lr', args)} looks for what --model.lr sets; give one of the two")
-    if options.ckpt_path:
-        raise ConfigError(
-            f"find_lr{place_of('find_lr', args)} is for a run that begins, and ckpt_path for one that goes on; "
-            "give one of the two"
-        )
-    if options.trainer.fast_dev_run:
-        raise ConfigError(
-            f"find_lr{place_of('find_lr', args)} is for a run that is kept, and trainer.fast_dev_run keeps none; "
-            "give one of the two"
-        )

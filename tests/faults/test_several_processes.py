@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch.nn import functional as F
 
 from mnist_lightning import SimpleCNN
@@ -262,46 +261,6 @@ def test_when_a_process_that_lightning_started_is_killed_the_first_says_so(
     assert re.search(r"process 1 of this run \(pid \d+\) was killed by SIGKILL; .*fit --ckpt_path last goes on", line)
     assert forks.run(tmp_path, ["fit", "--ckpt_path", "last"]) == [0, 0], (tmp_path / "err-0.txt").read_text()
     assert_runs_equal(tmp_path, unbroken)
-
-
-def test_processes_find_one_learning_rate_and_train_as_if_it_had_been_typed(
-    forks: Forks, digits_dir: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "searched").mkdir()
-    (tmp_path / "typed").mkdir()
-    assert forks.run(tmp_path / "searched", options(digits_dir, "--find_lr")) == [0, 0], errors(tmp_path / "searched")
-    config = (tmp_path / "searched" / "lightning_logs" / "version_0" / "config.yaml").read_text()
-    lr = yaml.safe_load(config)["model"]["lr"]
-    assert lr != 1e-3
-    assert forks.run(tmp_path / "typed", options(digits_dir, "--model.lr", str(lr))) == [0, 0]
-    for rank in range(2):
-        ours, theirs = (torch.load(tmp_path / name / f"weights-{rank}.pt") for name in ("searched", "typed"))
-        assert_same(ours, theirs)
-    assert_runs_equal(tmp_path / "searched", Unbroken(tmp_path / "typed"))
-    assert (tmp_path / "searched" / "out-0.txt").read_text().count("learning rate: ") == 1
-    for silent in ("out-1.txt", "err-1.txt"):
-        assert not (tmp_path / "searched" / silent).read_text()
-
-
-def test_a_learning_rate_that_cannot_be_found_ends_all_with_one_line(
-    forks: Forks, digits_dir: Path, tmp_path: Path
-) -> None:
-    assert forks.run(tmp_path, options(digits_dir, "--find_lr", "--model.label_smoothing", "0.9999")) == [2, 2]
-    assert len(errors(tmp_path)) == 1
-    assert "the loss hardly fell in" in errors(tmp_path)[0]
-
-
-def test_processes_that_lightning_started_for_a_search_are_looked_after_in_the_run(
-    digits_dir: Path, tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", MODULE, *options(digits_dir, "--find_lr", "--trainer.max_epochs", "30")],
-        cwd=tmp_path, env=environment(**{FAULT: "1 160 SIGKILL"}),  # a search has 150 steps
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    (line,) = re.findall(r"^error: .*$", done.stderr, re.M)
-    assert re.search(r"process 1 of this run \(pid \d+\) was killed by SIGKILL; .*fit --ckpt_path last goes on", line)
 
 
 def test_two_agents_of_torchrun_train_as_one_machine_does(unbroken: Unbroken, digits_dir: Path, tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"fit": {"data.val_size": 0}}, "a sweep needs validation images to choose by"),
         ({"fit": {"ckpt_path": "last"}}, "ckpt_path in sweep.yaml is not for a sweep to set"),
         ({"fit": {"config": "none.yaml"}}, "none.yaml"),
-        ({"fit": {"find_lr": True}}, "find_lr looks for what --model.lr sets; give one of the two"),
     ],
 )
 def test_a_mistake_costs_a_line_and_no_trial(

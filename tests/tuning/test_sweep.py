@@ -49,18 +49,6 @@ def test_a_sweep_files_each_trials_best_score_and_the_best_trials_config(
     assert [entry["metrics"] for entry in manifest["checkpoints"]] == scores_of(winner["run"])
 
 
-def test_each_trial_can_find_a_learning_rate_for_what_is_searched(command: Command, config: Write) -> None:
-    space = {"data.batch_size": {"choices": [32]}}
-    file = config(study={"trials": 1}, fit={"find_lr": True, "trainer.limit_train_batches": None}, space=space)
-    outcome = command("sweep", "--config", str(file))
-    assert outcome.code == 0, outcome.err
-    best = yaml.safe_load((FOLDER / "best.yaml").read_text())
-    assert best["model"]["lr"] != 1e-3
-    assert best["find_lr"] is False
-    printed = (FOLDER / "trials" / "0.txt").read_text()
-    assert f"learning rate: {best['model']['lr']:g}, where the loss fell fastest" in printed
-
-
 def test_a_trial_below_the_median_is_given_up(command: Command, config: Write) -> None:
     space = {"model.lr": {"choices": [1e-6]}}
     pruner = {"enabled": True, "startup_trials": 1}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import report
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.inference.network import load
+from mnist_lightning.inference.network import load_network
 
 GROUP = 5  # networks in an ensemble that is reported beside that of all
 # Of test.json, which also has the whole score card.
@@ -106,7 +106,7 @@ def ensemble(roots: list[Path], data_dir: Path) -> tuple[Tensor, Tensor]:
     data = MNISTDataModule(str(data_dir))
     data.setup("test")
     batches = list(data.test_dataloader())
-    networks = [load("best", root).network for root in roots]
+    networks = [load_network("best", root).network for root in roots]
     probabilities = torch.stack([torch.cat([net(images).softmax(1) for images, _ in batches]) for net in networks])
     return probabilities, torch.cat([labels for _, labels in batches])
 

@@ -19,7 +19,7 @@ from mnist_lightning import SimpleCNN
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.inference.export import latency
 from mnist_lightning.inference.export.formats import FORMATS
-from mnist_lightning.inference.pixel_network import PixelNetwork, in_torch
+from mnist_lightning.inference.pixel_network import PixelNetwork, torch_runtime
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     for threads in options.threads:
         torch.set_num_threads(threads)
         runtimes = {name: form.read(data) for name, (form, data) in exported.items()}
-        latencies = latency.measure(runtimes | {"PyTorch": in_torch(network)}, images)
+        latencies = latency.measure(runtimes | {"PyTorch": torch_runtime(network)}, images)
         print(f"{threads} thread{'s' if threads > 1 else ''}\n{latency.table(latencies)}")
         results += [{"threads": threads, **asdict(one)} for one in latencies]
     report.write(options.output, onnxruntime=version("onnxruntime"), latencies=results)

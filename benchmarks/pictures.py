@@ -27,8 +27,8 @@ from benchmarks.photo import NUISANCES, Pixels, take_photo
 from mnist_lightning import MNISTDataModule, Predictor
 from mnist_lightning.errors import ImageError
 from mnist_lightning.inference.digits.binarize import Ink
-from mnist_lightning.inference.digits.preprocess import prepare_file
-from mnist_lightning.inference.predict.contact_sheet import draw_sheet
+from mnist_lightning.inference.digits.preprocess import preprocess_file
+from mnist_lightning.inference.predict.contact_sheet import draw_contact_sheet
 from mnist_lightning.inference.prediction import Prediction
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
@@ -61,7 +61,9 @@ class Reading:
     @property
     def is_wrong_ink(self) -> bool:
         """Whether paper was taken for ink."""
-        return self.prediction is not None and self.prediction.seen is not None and self.prediction.seen.ink != self.ink
+        return (
+            self.prediction is not None and self.prediction.input is not None and self.prediction.input.ink != self.ink
+        )
 
 
 def main() -> None:
@@ -162,13 +164,13 @@ def read_one(predictor: Predictor, content: bytes, label: int, ink: Ink) -> Read
         file.flush()
         start = time.perf_counter()
         try:
-            picture, seen = prepare_file(file.name)
+            picture, seen = preprocess_file(file.name)
         except ImageError:
             return Reading(label, ink, 1e3 * (time.perf_counter() - start), tile(Image.open(BytesIO(content))), None)
         ms = 1e3 * (time.perf_counter() - start)
-    prediction = predictor.predict_prepared([seen])[0]
+    prediction = predictor.predict_preprocessed([seen])[0]
     is_right = prediction.index == label
-    return Reading(label, ink, ms, None if is_right else tile(draw_sheet(picture, seen)), prediction)
+    return Reading(label, ink, ms, None if is_right else tile(draw_contact_sheet(picture, seen)), prediction)
 
 
 def row(picture: str, readings: list[Reading]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 
-def in_form(picture: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
+def letterbox(picture: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
     """Return a picture, resized with its proportions kept and centred on black.
 
     One that has the size already keeps its pixels.

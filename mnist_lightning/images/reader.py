@@ -22,7 +22,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 PHONES_SUFFIXES = (".heic", ".heif", ".avif")  # not read, but a person who has them wants to be told
 
-SHEET_SUFFIX = ".input.png"  # of what `predict --save_inputs` writes: no picture to label
+CONTACT_SHEET_SUFFIX = ".input.png"  # of what `predict --save_inputs` writes: no picture to label
 
 MAX_FILE_BYTES = 20 * 2**20  # a photo of 50 megapixels has about 15 MB as a JPEG
 # What is decoded whole takes up to 12 bytes a pixel; a JPEG is decoded at a half, a quarter or an eighth of its size.
@@ -57,7 +57,7 @@ UPRIGHT = {  # what undoes each EXIF orientation
 }
 
 
-def find_pictures(places: Sequence[str]) -> tuple[list[Path], list[ImageError]]:
+def find_image_files(places: Sequence[str]) -> tuple[list[Path], list[ImageError]]:
     """Return the picture files that files and folders name, and what is wrong with some of these.
 
     A file is taken whatever it is called. Of a folder and all folders in it, the files with a suffix of `SUFFIXES` or
@@ -86,14 +86,14 @@ def find_pictures(places: Sequence[str]) -> tuple[list[Path], list[ImageError]]:
             pictures = sorted(
                 name for name in names if name.lower().endswith(SUFFIXES + PHONES_SUFFIXES) and not name.startswith(".")
             )
-            found += [Path(folder, name) for name in pictures if not name.endswith(SHEET_SUFFIX)]
+            found += [Path(folder, name) for name in pictures if not name.endswith(CONTACT_SHEET_SUFFIX)]
         if not found:
             faults.append(ImageError(f"{printable(place)}: no pictures in it ({', '.join(SUFFIXES)})"))
         paths += found
     return paths, faults
 
 
-def read_picture(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Return the first frame of a picture file, as `flattened` does.
 
     Raises:

@@ -44,7 +44,7 @@ class TrainedNetwork:
     dataset: DatasetSource = MNIST
 
     @property
-    def from_pixels(self) -> PixelNetwork:
+    def pixel_network(self) -> PixelNetwork:
         """The network from pixels to probabilities."""
         schema = self.schema
         return PixelNetwork(self.network, schema.mean, schema.std, self.calibration.temperature, schema.shape)
@@ -84,7 +84,7 @@ class TrainedTable:
     calibration: Calibration
 
 
-def load(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
+def load_network(reference: str = "best", root: Path = Path()) -> TrainedNetwork:
     """Read a trained network.
 
     Args:

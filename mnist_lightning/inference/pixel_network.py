@@ -44,7 +44,7 @@ class PixelNetwork(nn.Module):
         return logits, (logits / self.temperature).softmax(dim=1)
 
 
-def in_torch(network: nn.Module) -> Runtime:
+def torch_runtime(network: nn.Module) -> Runtime:
     """Return a network from pixels to logits and probabilities, run by torch."""
 
     def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

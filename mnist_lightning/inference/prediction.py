@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mnist_lightning.inference.digits.preprocess import PreparedPicture
+    from mnist_lightning.inference.digits.preprocess import NetworkInput
 
 
-class Guess(NamedTuple):
+class ClassProbability(NamedTuple):
     """A class and how probable the network finds it, in [0, 1]."""
 
     label: str
@@ -24,12 +24,12 @@ class Prediction:
         top3: The three most probable classes, or two where there are no more, the first of them `label`.
         unsure: Whether the probability is below the predictor's threshold.
         index: The class as the data's labels count it, from 0.
-        seen: What the network saw of the picture, and how it was found; None for pixels that were given as they are.
+        input: What the network saw of the picture, and how it was found; None for pixels that were given as they are.
     """
 
     label: str
     probability: float
-    top3: tuple[Guess, ...]
+    top3: tuple[ClassProbability, ...]
     unsure: bool
     index: int
-    seen: "PreparedPicture | None" = field(default=None, repr=False, compare=False)
+    input: "NetworkInput | None" = field(default=None, repr=False, compare=False)

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_lightning.images.letterbox import in_form
-from mnist_lightning.images.reader import read_picture
+from mnist_lightning.images.letterbox import letterbox
+from mnist_lightning.images.reader import read_image
 from mnist_lightning.inference.digits.preprocess import (
     InkChoice,
+    NetworkInput,
     Pixels,
-    PreparedPicture,
     as_flat,
-    prepare,
-    prepare_file,
+    preprocess,
+    preprocess_file,
 )
-from mnist_lightning.inference.network import TrainedNetwork, load
+from mnist_lightning.inference.network import TrainedNetwork, load_network
 from mnist_lightning.inference.predict.output import GUESSES
-from mnist_lightning.inference.prediction import Guess, Prediction
+from mnist_lightning.inference.prediction import ClassProbability, Prediction
 
 Picture = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
 PictureT = TypeVar("PictureT", bound=Picture)
@@ -50,7 +50,7 @@ class Predictor:
             raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self.trained = trained
         self.unsure_below = unsure_below
-        self._network = trained.from_pixels
+        self._network = trained.pixel_network
 
     @classmethod
     def from_run(
@@ -67,7 +67,7 @@ class Predictor:
             CheckpointError: If there is none, or it is damaged or of another network.
             ValueError: If the threshold is out of range.
         """
-        return cls(load(reference, Path(root)), unsure_below)
+        return cls(load_network(reference, Path(root)), unsure_below)
 
     @overload
     def __call__(self, pictures: Picture, ink: InkChoice = "auto") -> Prediction: ...
@@ -99,9 +99,9 @@ class Predictor:
         """
         if not isinstance(pictures, list | tuple):
             return self([pictures], ink)[0]
-        return self.predict_prepared([self.prepare(picture, ink)[1] for picture in pictures])
+        return self.predict_preprocessed([self.preprocess(picture, ink)[1] for picture in pictures])
 
-    def prepare(self, picture: Picture, ink: InkChoice = "auto") -> tuple[Image.Image, PreparedPicture]:
+    def preprocess(self, picture: Picture, ink: InkChoice = "auto") -> tuple[Image.Image, NetworkInput]:
         """Return a picture, upright and flat, and what the network sees of it.
 
         Args:
@@ -117,19 +117,19 @@ class Predictor:
         if not isinstance(picture, str | os.PathLike):
             flat = as_flat(_image_or_array(picture))
         elif schema.origin:
-            flat = read_picture(picture)
+            flat = read_image(picture)
         else:
-            return prepare_file(picture, ink)
+            return preprocess_file(picture, ink)
         if schema.origin:
-            return flat, PreparedPicture(in_form(flat, schema.height, schema.channels), ink=None)
-        return flat, prepare(flat, ink)
+            return flat, NetworkInput(letterbox(flat, schema.height, schema.channels), ink=None)
+        return flat, preprocess(flat, ink)
 
-    def predict_prepared(self, pictures: list[PreparedPicture]) -> list[Prediction]:
+    def predict_preprocessed(self, pictures: list[NetworkInput]) -> list[Prediction]:
         """Label pictures that `data.pictures` has prepared."""
         if not pictures:
             return []
         predictions = self.predict_pixels(np.stack([picture.pixels for picture in pictures]))
-        return [replace(made, seen=picture) for made, picture in zip(predictions, pictures, strict=True)]
+        return [replace(made, input=picture) for made, picture in zip(predictions, pictures, strict=True)]
 
     def predict_pixels(self, images: Pixels | Tensor) -> list[Prediction]:
         """Label images that are in the form of the network's data already, without looking for a digit in them.
@@ -157,7 +157,8 @@ class Predictor:
     def _prediction(self, probabilities: list[float], classes: list[int]) -> Prediction:
         names = self.trained.schema.class_names
         top3 = tuple(
-            Guess(names[index], probability) for index, probability in zip(classes, probabilities, strict=True)
+            ClassProbability(names[index], probability)
+            for index, probability in zip(classes, probabilities, strict=True)
         )
         return Prediction(*top3[0], top3, unsure=top3[0].probability < self.unsure_below, index=classes[0])
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mnist_lightning.errors import ImageError
-from mnist_lightning.images.reader import DETAIL, MAX_FILE_BYTES, find_pictures, read_picture
-from mnist_lightning.inference.digits.preprocess import SIDE, PreparedPicture, prepare_file
+from mnist_lightning.images.reader import DETAIL, MAX_FILE_BYTES, find_image_files, read_image
+from mnist_lightning.inference.digits.preprocess import SIDE, NetworkInput, preprocess_file
 from tests.inference.digits.drawn import mnist_images, on_paper
 
 DIGIT = Image.fromarray(on_paper(mnist_images(1)[0]))
@@ -71,7 +71,7 @@ def test_what_is_no_picture_is_refused_in_one_line_that_names_it(
     path = tmp_path / "seven.png"
     path.write_bytes(make())
     with pytest.raises(ImageError, match=reason) as refused:
-        read_picture(path)
+        read_image(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert str(refused.value).isprintable()
     assert capfd.readouterr() == ("", "")  # libtiff writes on stderr by itself
@@ -81,10 +81,10 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(png_claiming(3900, 4100) + bytes(10))  # 16 megapixels less a little
     script = (
         "import resource, sys\n"
-        "from mnist_lightning.images.reader import read_picture\n"
+        "from mnist_lightning.images.reader import read_image\n"
         "from mnist_lightning.errors import ImageError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "try:\n    read_picture(sys.argv[1])\nexcept ImageError:\n"
+        "try:\n    read_image(sys.argv[1])\nexcept ImageError:\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "bomb.png")]
@@ -96,7 +96,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
 def test_a_files_name_does_not_matter(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"Sieben ✓{suffix}"
     path.write_bytes(content(DIGIT, "PNG"))
-    np.testing.assert_array_equal(np.asarray(read_picture(path)), np.asarray(DIGIT))
+    np.testing.assert_array_equal(np.asarray(read_image(path)), np.asarray(DIGIT))
 
 
 def test_no_file_and_what_is_not_a_file_are_told_apart(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_no_file_and_what_is_not_a_file_are_told_apart(tmp_path: Path) -> None:
         "zero\0.png": "cannot be read: ",
     }.items():
         with pytest.raises(ImageError, match=reason) as refused:
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
         assert str(refused.value).count(": ") <= reason.count(": ") + 1, "the file is named once"
 
 
@@ -120,12 +120,12 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     path.write_bytes(content(DIGIT, "PNG"))
     path.chmod(0)
     with pytest.raises(ImageError, match=r"secret\.png: cannot be read: Permission denied"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_escape_codes_in_a_name_do_not_reach_the_terminal(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"clear\\x1b\[2J\\nscreen") as refused:
-        read_picture(tmp_path / "clear\x1b[2J\nscreen.png")
+        read_image(tmp_path / "clear\x1b[2J\nscreen.png")
     assert "\x1b" not in str(refused.value)
 
 
@@ -135,7 +135,7 @@ def test_a_large_photo_is_made_smaller_and_its_digit_still_found(tmp_path: Path,
     photo.paste(DIGIT.resize((992, 992)), (1500, 1000))
     path = tmp_path / "photo"
     path.write_bytes(content(photo, format))
-    picture, seen = prepare_file(path)
+    picture, seen = preprocess_file(path)
     assert DETAIL <= max(picture.size) < 2 * DETAIL
     assert picture.width / picture.height == pytest.approx(4 / 3, abs=0.01)
     left, top, right, bottom = seen.box
@@ -148,20 +148,20 @@ def test_a_folder_gives_all_its_pictures_in_the_order_of_their_names(tmp_path: P
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     named = tmp_path / "notes.txt"
-    found, faults = find_pictures([str(tmp_path), str(named)])
+    found, faults = find_image_files([str(tmp_path), str(named)])
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a.jpg", "b.PNG", "e.heic", "d/c.tiff", "notes.txt"]
     assert not faults
 
 
 def test_an_empty_name_is_a_fault() -> None:
-    found, faults = find_pictures([""])
+    found, faults = find_image_files([""])
     assert not found
     assert [str(fault) for fault in faults] == ["an empty name names no picture"]
 
 
 def test_a_folder_without_pictures_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    found, faults = find_pictures([str(tmp_path)])
+    found, faults = find_image_files([str(tmp_path)])
     assert not found
     assert [str(fault) for fault in faults] == [
         f"{tmp_path}: no pictures in it (.png, .jpg, .jpeg, .jfif, .bmp, .webp, .tif, .tiff, .gif)"
@@ -186,12 +186,12 @@ SOUND = [
 ]
 
 
-def read_or_refused(data: bytes) -> tuple[Image.Image, PreparedPicture] | ImageError:
+def read_or_refused(data: bytes) -> tuple[Image.Image, NetworkInput] | ImageError:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
         try:
-            return prepare_file(file.name)
+            return preprocess_file(file.name)
         except ImageError as error:
             return error
 

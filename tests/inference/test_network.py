@@ -7,14 +7,14 @@ from mnist_lightning import Classifier
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.evaluation.calibration import Calibration
-from mnist_lightning.inference.network import load
+from mnist_lightning.inference.network import load_network
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
 
 
 def test_a_trained_network_answers_as_lightnings_own_loading_of_it(fit: Command, tmp_path: Path) -> None:
     assert fit("--trainer.max_epochs", "2").code == 0
-    trained = load("best", tmp_path)
+    trained = load_network("best", tmp_path)
     assert trained.schema == MNIST_SCHEMA
     assert trained.run is not None
     assert trained.run.version == 0
@@ -34,11 +34,11 @@ def test_a_checkpoint_that_does_not_say_what_its_network_takes_is_refused(
     partial = isinstance(inputs, dict) and "mean" in inputs
     torch.save(checkpoint | {"inputs": checkpoint["inputs"] | inputs if partial else inputs}, path)
     with pytest.raises(CheckpointError, match="what images its network takes"):
-        load(str(path))
+        load_network(str(path))
 
 
 def test_a_network_trained_without_validation_is_believed_as_it_is(trained_run: TrainedRun, tmp_path: Path) -> None:
     checkpoint = torch.load(trained_run.best, weights_only=True)
     del checkpoint["calibration"]
     torch.save(checkpoint, tmp_path / "plain.ckpt")
-    assert load(str(tmp_path / "plain.ckpt")).calibration == Calibration(temperature=1.0, unsure_below=0.9)
+    assert load_network(str(tmp_path / "plain.ckpt")).calibration == Calibration(temperature=1.0, unsure_below=0.9)

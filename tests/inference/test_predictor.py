@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mnist_lightning import Classifier, Predictor
 from mnist_lightning.errors import CheckpointError, ImageError
-from mnist_lightning.inference.digits.preprocess import prepare
+from mnist_lightning.inference.digits.preprocess import preprocess
 from mnist_lightning.inference.predictor import Picture
 from tests.inference.conftest import CALIBRATION, TrainedRun
 from tests.inference.digits.drawn import mnist_images, on_paper
@@ -27,7 +27,7 @@ def predictor(trained_run: TrainedRun) -> Predictor:
 def expected(trained_run: TrainedRun) -> Tensor:
     """The probabilities (6, 10) by Lightning's loading of the network and MNIST's published mean and deviation."""
     classifier = Classifier.load_from_checkpoint(trained_run.best, map_location="cpu", weights_only=True).eval()
-    pixels = np.stack([prepare(page).pixels for page in PAGES])
+    pixels = np.stack([preprocess(page).pixels for page in PAGES])
     with torch.inference_mode():
         logits: Tensor = classifier((torch.from_numpy(pixels)[:, None] / 255 - 0.1307) / 0.3081)
     return (logits / CALIBRATION.temperature).softmax(dim=1)
@@ -42,8 +42,8 @@ def test_a_prediction_is_the_networks_answer_to_the_prepared_picture(predictor: 
         assert [guess.probability for guess in prediction.top3] == pytest.approx(top3.values.tolist(), abs=1e-5)
         assert prediction.label == str(prediction.index) == prediction.top3[0].label
         assert prediction.probability == prediction.top3[0].probability
-        assert prediction.seen is not None
-        np.testing.assert_array_equal(prediction.seen.pixels, prepare(page).pixels)
+        assert prediction.input is not None
+        np.testing.assert_array_equal(prediction.input.pixels, preprocess(page).pixels)
 
 
 def test_many_pictures_are_answered_as_each_alone(predictor: Predictor, expected: Tensor) -> None:
@@ -76,9 +76,9 @@ def test_the_same_picture_in_any_form_is_the_same_prediction(predictor: Predicto
     ]
     first, *others = predictor(forms)
     for other in others:
-        assert other.seen is not None
-        assert first.seen is not None
-        np.testing.assert_array_equal(other.seen.pixels, first.seen.pixels)
+        assert other.input is not None
+        assert first.input is not None
+        np.testing.assert_array_equal(other.input.pixels, first.input.pixels)
         assert other.label == first.label
         assert other.probability == pytest.approx(first.probability, abs=1e-5)
 
@@ -90,7 +90,7 @@ def test_a_batch_of_mnist_is_labelled_without_looking_for_digits(predictor: Pred
     assert predictions == predictor.predict_pixels(torch.from_numpy(images))
     # MNIST's own images come out of the preparation as they are.
     assert predictions[0].label == predictor(DIGITS[0]).label
-    assert predictions[0].seen is None
+    assert predictions[0].input is None
     assert predictor.predict_pixels(images[:0]) == []
 
 
@@ -118,7 +118,7 @@ def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predic
 
 def test_the_ink_can_be_told(predictor: Predictor) -> None:
     inverted = 255 - PAGES[0]
-    seen = predictor(inverted).seen
+    seen = predictor(inverted).input
     assert seen is not None
     assert seen.ink == "light"
     assert predictor(inverted, ink="light") == predictor(PAGES[0], ink="dark")

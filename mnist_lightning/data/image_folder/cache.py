@@ -21,8 +21,8 @@ from mnist_lightning.atomic_write import remove_parts, replace_file
 from mnist_lightning.console import printable
 from mnist_lightning.data.image_folder.index import ClassFolders
 from mnist_lightning.errors import DatasetError, ImageError, StorageError
-from mnist_lightning.images.letterbox import in_form
-from mnist_lightning.images.reader import read_picture
+from mnist_lightning.images.letterbox import letterbox
+from mnist_lightning.images.reader import read_image
 
 IMAGES, TABLE, FAULTS = "images.npy", "pictures.csv", "unreadable.txt"
 COLUMNS = ("image", "file", "class", "bytes", "modified_ns", "digest")
@@ -167,12 +167,12 @@ def _images(folders: ClassFolders, cache: Path, size: int, channels: int) -> Ite
     bar = tqdm(folders.files, title, unit="picture", delay=PROGRESS_AFTER_S, disable=None)
     for file in bar:
         try:
-            picture = read_picture(folders.root / file)
+            picture = read_image(folders.root / file)
         except ImageError as error:
             faults.append(str(error))
             continue
         if not faults:
-            yield in_form(picture, size, channels)
+            yield letterbox(picture, size, channels)
     if faults:
         replace_file(cache / FAULTS, "".join(f"{fault}\n" for fault in faults).encode())
         more = f"\n(and {len(faults) - SHOWN:,} more: {printable(str(cache / FAULTS))})" if len(faults) > SHOWN else ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mnist_lightning.console import printable
 from mnist_lightning.data.image_schema import MOST_CLASSES
 from mnist_lightning.errors import DatasetError
-from mnist_lightning.images.reader import SUFFIXES, find_pictures
+from mnist_lightning.images.reader import SUFFIXES, find_image_files
 
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 WHOLE = "whole"  # the part of a folder that has no folders of parts
@@ -68,7 +68,7 @@ def read_class_folders(root: Path) -> ClassFolders:
     for part, classes in by_part.items():
         start = len(files)
         for folder in classes:
-            pictures, faults = find_pictures([str(folder)])
+            pictures, faults = find_image_files([str(folder)])
             if faults:
                 raise DatasetError(str(faults[0]))
             files += [str(picture.relative_to(root)) for picture in pictures]

@@ -32,9 +32,9 @@ def main(args: list[str]) -> int:
         ConfigError: If the address cannot be listened on.
     """
     options = _parser().parse_args(args)
-    from mnist_lightning.inference.network import load
+    from mnist_lightning.inference.network import load_network
 
-    trained = load(options.ckpt_path)
+    trained = load_network(options.ckpt_path)
     if trained.schema.origin:
         raise CheckpointError(
             f"{trained.path} was trained on folders of pictures, and what is drawn on the page is none; "
@@ -69,15 +69,15 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
     import numpy as np
 
     from mnist_lightning.inference.demo.server import DRAWING_SIDE, PageServer
-    from mnist_lightning.inference.digits.preprocess import prepare_drawing
-    from mnist_lightning.inference.pixel_network import in_torch
+    from mnist_lightning.inference.digits.preprocess import preprocess_drawing
+    from mnist_lightning.inference.pixel_network import torch_runtime
 
-    run = in_torch(trained.from_pixels)
+    run = torch_runtime(trained.pixel_network)
     names = trained.schema.class_names
 
     def recognise(drawing: bytes) -> dict[str, Any]:
         try:
-            image = prepare_drawing(np.frombuffer(drawing, np.uint8).reshape(DRAWING_SIDE, DRAWING_SIDE))
+            image = preprocess_drawing(np.frombuffer(drawing, np.uint8).reshape(DRAWING_SIDE, DRAWING_SIDE))
         except ImageError:
             return {"label": None}
         _, (probabilities,) = run(image[None])

@@ -19,7 +19,7 @@ from PIL import Image
 
 from mnist_lightning.console import printable
 from mnist_lightning.errors import ImageError
-from mnist_lightning.images.reader import flattened, read_picture
+from mnist_lightning.images.reader import flattened, read_image
 from mnist_lightning.inference.digits.binarize import Floats, Ink, stroke_width, thickened
 from mnist_lightning.inference.digits.locate import RIM, Box, find_digit
 
@@ -42,12 +42,12 @@ KINDS: dict[InkChoice, tuple[Ink, ...]] = {"auto": ("dark", "light"), "dark": ("
 
 
 @dataclass(frozen=True)
-class PreparedPicture:
+class NetworkInput:
     """A picture as the network sees it, and what was decided on the way.
 
     Args:
         pixels: uint8 (28, 28), light ink on black, in the form of MNIST's own; for a network that was trained on
-            folders of pictures, the whole picture as `picture_form.in_form` makes it.
+            folders of pictures, the whole picture as `picture_form.letterbox` makes it.
         ink: Whether the picture's ink is darker or lighter than its paper; None where no ink was looked for.
         box: Where the digit is: left, top, right, bottom as fractions of the upright picture's width and height.
     """
@@ -57,7 +57,7 @@ class PreparedPicture:
     box: Box = WHOLE
 
 
-def prepare(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> PreparedPicture:
+def preprocess(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> NetworkInput:
     """Find the digit in a picture and return it in the form of MNIST's images.
 
     A digit that has this form already, 20 pixels long on an even ground of black or white, is centred and otherwise
@@ -79,24 +79,24 @@ def prepare(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> PreparedP
     digit = find_digit(grey, KINDS[ink])
     if digit is None:
         raise ImageError("no digit found")
-    return PreparedPicture(_centred(_fitted(digit.strokes)), digit.ink, _share(digit.box, grey))
+    return NetworkInput(_centred(_fitted(digit.strokes)), digit.ink, _share(digit.box, grey))
 
 
-def prepare_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tuple[Image.Image, PreparedPicture]:
-    """Return the picture in a file, upright, flat and no larger than needed, and what `prepare` makes of it.
+def preprocess_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tuple[Image.Image, NetworkInput]:
+    """Return the picture in a file, upright, flat and no larger than needed, and what `preprocess` makes of it.
 
     Raises:
         ImageError: If the file cannot be read as a picture, or the picture shows no digit; names the file.
         ValueError: If `ink` has another value.
     """
-    picture = read_picture(path)
+    picture = read_image(path)
     try:
-        return picture, prepare(picture, ink)
+        return picture, preprocess(picture, ink)
     except ImageError as error:
         raise ImageError(f"{printable(os.fspath(path))}: {error}") from error
 
 
-def prepare_drawing(ink: Pixels) -> Pixels:
+def preprocess_drawing(ink: Pixels) -> Pixels:
     """Return a drawing in the form of MNIST's images, uint8 (28, 28): all that is drawn is the digit.
 
     Args:
@@ -116,7 +116,7 @@ def as_flat(picture: Image.Image | Pixels) -> Image.Image:
     """Return a picture as `picture_files.flattened` does.
 
     Args:
-        picture: As for `prepare`.
+        picture: As for `preprocess`.
 
     Raises:
         ImageError: If an image's values cannot be understood.
@@ -134,7 +134,7 @@ def as_flat(picture: Image.Image | Pixels) -> Image.Image:
     return flattened(Image.fromarray(picture))
 
 
-def _normalised_already(grey: Pixels, kinds: tuple[Ink, ...]) -> PreparedPicture | None:
+def _normalised_already(grey: Pixels, kinds: tuple[Ink, ...]) -> NetworkInput | None:
     for kind in kinds:
         pixels = grey if kind == "light" else 255 - grey
         rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
@@ -144,7 +144,7 @@ def _normalised_already(grey: Pixels, kinds: tuple[Ink, ...]) -> PreparedPicture
         # All of MNIST's 70,000 images are 20 pixels long, a few 19; the brightest pixel of each is 254 or 255.
         if max(bottom - top, right - left) in (FIELD - 1, FIELD) and pixels.max() >= 254:
             box = _share(Box(left, top, right, bottom), grey)
-            return PreparedPicture(_centred(pixels[top:bottom, left:right]), kind, box)
+            return NetworkInput(_centred(pixels[top:bottom, left:right]), kind, box)
     return None
 
 

@@ -86,10 +86,10 @@ def _parser() -> CommandParser:
 
 def _export(options: argparse.Namespace) -> None:
     from mnist_lightning.inference.export import formats, latency, verify
-    from mnist_lightning.inference.network import load
-    from mnist_lightning.inference.pixel_network import in_torch
+    from mnist_lightning.inference.network import load_network
+    from mnist_lightning.inference.pixel_network import torch_runtime
 
-    trained = load(options.ckpt_path)
+    trained = load_network(options.ckpt_path)
     if options.data_dir and trained.schema.origin:
         raise ConfigError(
             "--data.data_dir is for MNIST and its family; this network was trained on folders of pictures"
@@ -103,9 +103,9 @@ def _export(options: argparse.Namespace) -> None:
         images, origin = verify.read_test_images(trained.dataset, data_dir)
     form = formats.FORMATS[options.format]
     _show_progress(f"making {output}, which takes some ten seconds")
-    network = trained.from_pixels
+    network = trained.pixel_network
     data = form.write(network, _metadata(trained, data_dir))
-    exported, reference = form.read(data), in_torch(network)
+    exported, reference = form.read(data), torch_runtime(network)
     result = verify.compare(exported, reference, images, trained.network.fc1.in_features)
     if not result.matches:
         raise CheckpointError(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime, in_torch
+from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime, torch_runtime
 from mnist_lightning.models.cnn import SimpleCNN
 
 # The lowest that torch's exporter writes untranslated. onnxruntime 1.19, the first for numpy 2, reads the result.
@@ -82,7 +82,7 @@ def _write_pt2(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
 
 
 def _read_pt2(data: bytes) -> Runtime:
-    return in_torch(torch.export.load(io.BytesIO(data)).module())
+    return torch_runtime(torch.export.load(io.BytesIO(data)).module())
 
 
 def _write_safetensors(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
@@ -106,7 +106,7 @@ def _read_safetensors(data: bytes) -> Runtime:
     mean, std, temperature = (
         float(header["__metadata__"][name]) for name in ("pixel_mean", "pixel_std", "temperature")
     )
-    return in_torch(PixelNetwork(network.eval(), mean, std, temperature))
+    return torch_runtime(PixelNetwork(network.eval(), mean, std, temperature))
 
 
 def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:

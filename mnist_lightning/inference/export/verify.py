@@ -16,8 +16,8 @@ from mnist_lightning.data.image_schema import SIDE, ImageSchema
 from mnist_lightning.data.mnist import fetch, idx
 from mnist_lightning.data.mnist.registry import MNIST, DatasetSource
 from mnist_lightning.errors import DatasetError
-from mnist_lightning.images.letterbox import in_form
-from mnist_lightning.images.reader import read_picture
+from mnist_lightning.images.letterbox import letterbox
+from mnist_lightning.images.reader import read_image
 from mnist_lightning.inference.pixel_network import Runtime
 
 BATCH_SIZE = 500
@@ -115,5 +115,5 @@ def read_pictures(schema: ImageSchema, folder: Path) -> tuple[NDArray[np.uint8],
         return noise, f"noise, for {printable(str(folder))} is gone"
     files = read_class_folders(folder).files
     chosen = files[:: -(-len(files) // MOST_PICTURES)]
-    images = [in_form(read_picture(folder / file), schema.height, schema.channels) for file in chosen]
+    images = [letterbox(read_image(folder / file), schema.height, schema.channels) for file in chosen]
     return np.stack(images), printable(str(folder))

@@ -16,7 +16,7 @@ from mnist_lightning.errors import ConfigError, ImageError, StorageError
 from mnist_lightning.inference.predict.output import Screen, write_labels
 
 if TYPE_CHECKING:
-    from mnist_lightning.inference.digits.preprocess import PreparedPicture
+    from mnist_lightning.inference.digits.preprocess import NetworkInput
     from mnist_lightning.inference.prediction import Prediction
     from mnist_lightning.inference.predictor import Predictor
 
@@ -109,9 +109,9 @@ def _table(text: str) -> Path:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from mnist_lightning.images.reader import find_pictures
+    from mnist_lightning.images.reader import find_image_files
 
-    paths, faults = find_pictures(options.pictures)
+    paths, faults = find_image_files(options.pictures)
     for fault in faults:
         _tell(fault)
     labelled = _label(paths, options) if paths else []
@@ -170,12 +170,12 @@ def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, 
     # `disable=None` means: unless stderr is a terminal.
     with tqdm(total=len(paths), unit="picture", delay=PROGRESS_AFTER_S, leave=False, disable=None) as progress:
         for start in range(0, len(paths), PICTURES_AT_ONCE):
-            prepared: list[tuple[Path, PreparedPicture]] = []
+            prepared: list[tuple[Path, NetworkInput]] = []
             for path in paths[start : start + PICTURES_AT_ONCE]:
                 if seen := _prepare(predictor, path, options, sheet_names):
                     prepared.append((path, seen))
                 progress.update()
-            predictions = predictor.predict_prepared([seen for _, seen in prepared])
+            predictions = predictor.predict_preprocessed([seen for _, seen in prepared])
             for (path, _), prediction in zip(prepared, predictions, strict=True):
                 progress.write(screen.line(path, prediction))
                 labelled.append((path, prediction))
@@ -184,16 +184,16 @@ def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, 
 
 def _prepare(
     predictor: "Predictor", path: Path, options: argparse.Namespace, sheet_names: set[str]
-) -> "PreparedPicture | None":
-    from mnist_lightning.inference.predict.contact_sheet import save_sheet
+) -> "NetworkInput | None":
+    from mnist_lightning.inference.predict.contact_sheet import save_contact_sheet
 
     try:
-        picture, seen = predictor.prepare(path, options.ink)
+        picture, seen = predictor.preprocess(path, options.ink)
     except ImageError as error:
         _tell(error)
         return None
     if options.save_inputs:
-        save_sheet(options.save_inputs, path.name, sheet_names, picture, seen)
+        save_contact_sheet(options.save_inputs, path.name, sheet_names, picture, seen)
     return seen
 
 

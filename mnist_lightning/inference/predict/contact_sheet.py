@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from mnist_lightning.atomic_write import replace_file
 from mnist_lightning.console import printable
 from mnist_lightning.errors import StorageError
-from mnist_lightning.images.reader import SHEET_SUFFIX
-from mnist_lightning.inference.digits.preprocess import PreparedPicture
+from mnist_lightning.images.reader import CONTACT_SHEET_SUFFIX
+from mnist_lightning.inference.digits.preprocess import NetworkInput
 
 HEIGHT = 280  # pixels; ten for one of the 28 that are seen of a digit
 GAP = 12
@@ -17,7 +17,7 @@ MAX_NAME = 100  # characters; with the suffix a name stays within what file syst
 BACKGROUND, OUTLINE = (128, 128, 128), (230, 159, 0)  # orange of Okabe and Ito's palette, seen by all kinds of eyes
 
 
-def draw_sheet(picture: Image.Image, seen: PreparedPicture) -> Image.Image:
+def draw_contact_sheet(picture: Image.Image, seen: NetworkInput) -> Image.Image:
     """Return a picture with an outline around the digit, and beside it the pixels of the network, enlarged."""
     scale = HEIGHT / picture.height
     width = min(max(1, round(picture.width * scale)), 4 * HEIGHT)
@@ -32,15 +32,15 @@ def draw_sheet(picture: Image.Image, seen: PreparedPicture) -> Image.Image:
     return sheet
 
 
-def save_sheet(folder: Path, name: str, taken: set[str], picture: Image.Image, seen: PreparedPicture) -> None:
+def save_contact_sheet(folder: Path, name: str, taken: set[str], picture: Image.Image, seen: NetworkInput) -> None:
     """Save the sheet of the picture of a file name as `<name>.input.png`, `<name>-2.input.png`, … in a folder.
 
     Args:
         folder: Where to; it exists.
         name: The picture's file name.
         taken: The names that sheets of this folder have; this one's is added.
-        picture: As `draw_sheet`.
-        seen: As `draw_sheet`.
+        picture: As `draw_contact_sheet`.
+        seen: As `draw_contact_sheet`.
 
     Raises:
         StorageError: If it cannot be written.
@@ -51,9 +51,9 @@ def save_sheet(folder: Path, name: str, taken: set[str], picture: Image.Image, s
         number += 1
         unique = f"{stem}-{number}"
     taken.add(unique.casefold())
-    path = folder / f"{unique}{SHEET_SUFFIX}"
+    path = folder / f"{unique}{CONTACT_SHEET_SUFFIX}"
     file = BytesIO()
-    draw_sheet(picture, seen).save(file, "PNG")
+    draw_contact_sheet(picture, seen).save(file, "PNG")
     try:
         replace_file(path, file.getvalue())
     except OSError as error:

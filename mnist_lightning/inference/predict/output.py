@@ -41,7 +41,7 @@ class Screen:
         guesses = (
             f"{printable(guess.label):{self.label_width}} {percent(guess.probability):>8}" for guess in prediction.top3
         )
-        ink = (prediction.seen.ink if prediction.seen else None) or ""
+        ink = (prediction.input.ink if prediction.input else None) or ""
         unsure = "unsure" if prediction.unsure else ""
         return f"{printable(str(path)):{self.file_width}}  {'  '.join(guesses)}  {ink:5}  {unsure}".rstrip()
 

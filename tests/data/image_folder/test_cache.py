@@ -11,7 +11,7 @@ from PIL import Image
 from mnist_lightning import PictureFolderDataModule
 from mnist_lightning.data.image_folder import cache
 from mnist_lightning.errors import DatasetError, StorageError
-from mnist_lightning.images.reader import read_picture
+from mnist_lightning.images.reader import read_image
 from tests.data.image_folder.small_images import ready, write_classes
 
 
@@ -21,9 +21,9 @@ def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def counted(path: Path) -> Image.Image:
         decoded.append(path.name)
-        return read_picture(path)
+        return read_image(path)
 
-    monkeypatch.setattr(cache, "read_picture", counted)
+    monkeypatch.setattr(cache, "read_image", counted)
     return decoded
 
 

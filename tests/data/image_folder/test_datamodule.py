@@ -19,7 +19,7 @@ from mnist_lightning import MNISTDataModule, PictureFolderDataModule
 from mnist_lightning.data.image_folder.duplicates import split_pictures
 from mnist_lightning.data.image_folder.index import ClassFolders, read_class_folders
 from mnist_lightning.errors import ConfigError, DatasetError
-from mnist_lightning.images.letterbox import in_form
+from mnist_lightning.images.letterbox import letterbox
 from tests.data.image_folder.small_images import ready, write_classes, write_picture
 
 
@@ -76,7 +76,7 @@ def test_a_picture_is_resized_as_torchvision_does_and_padded_with_black(
 ) -> None:
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    ours = in_form(picture, 16, channels)
+    ours = letterbox(picture, 16, channels)
     width, height = (round(side * 16 / max(size)) for side in size)
     theirs = np.asarray(F.resize(picture.convert(mode), [height, width]))
     top, left = (16 - height) // 2, (16 - width) // 2

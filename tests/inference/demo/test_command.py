@@ -14,8 +14,8 @@ from mnist_lightning.errors import ConfigError, ImageError
 from mnist_lightning.evaluation.calibration import UNCALIBRATED
 from mnist_lightning.inference.demo.command import make_server
 from mnist_lightning.inference.demo.server import PageServer
-from mnist_lightning.inference.digits.preprocess import prepare_drawing
-from mnist_lightning.inference.network import TrainedNetwork, load
+from mnist_lightning.inference.digits.preprocess import preprocess_drawing
+from mnist_lightning.inference.network import TrainedNetwork, load_network
 from mnist_lightning.models.cnn import SimpleCNN
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
@@ -30,7 +30,7 @@ def centre_of_mass(image: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tu
 def test_a_drawing_is_fitted_into_20_pixels_and_centred_by_its_mass(height: int, width: int) -> None:
     ink = np.zeros((280, 280), np.uint8)
     ink[280 - height :, :width] = 255
-    image = prepare_drawing(ink)
+    image = preprocess_drawing(ink)
     assert image.shape == (28, 28)
     assert image.max() == 255
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
@@ -43,13 +43,13 @@ def test_the_centre_of_mass_and_not_of_the_box_is_centred() -> None:
     ink = np.zeros((280, 280), np.uint8)
     ink[40:240, 100:120] = 255  # an L: more ink at the bottom left
     ink[200:240, 100:240] = 255
-    assert np.abs(np.array(centre_of_mass(prepare_drawing(ink))) - 14).max() <= 0.51
+    assert np.abs(np.array(centre_of_mass(preprocess_drawing(ink))) - 14).max() <= 0.51
 
 
 def test_an_empty_drawing_has_no_label(trained_run: TrainedRun) -> None:
     with pytest.raises(ImageError, match="no digit found"):
-        prepare_drawing(np.zeros((280, 280), np.uint8))
-    with make_server(load("best", trained_run.root), "127.0.0.1", 0) as server:
+        preprocess_drawing(np.zeros((280, 280), np.uint8))
+    with make_server(load_network("best", trained_run.root), "127.0.0.1", 0) as server:
         assert json.loads(server.answer(bytes(280 * 280))) == {"label": None}
 
 
@@ -60,7 +60,7 @@ def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
     with make_server(trained, "127.0.0.1", 0) as server:
         answer = json.loads(server.answer(ink.tobytes()))
         about = json.loads(server.pages["/network"][0])
-    assert answer["pixels"] == prepare_drawing(ink).ravel().tolist()
+    assert answer["pixels"] == preprocess_drawing(ink).ravel().tolist()
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-6)
     assert answer["label"] == str(np.argmax(answer["probabilities"]))
     assert about == {"class_names": list("0123456789"), "checkpoint": "x.ckpt, epoch 3", "unsure_below": 0.9}

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_lightning.errors import ImageError
 from mnist_lightning.inference.digits.locate import find_digit
-from mnist_lightning.inference.digits.preprocess import SIDE, InkChoice, prepare, prepare_drawing, prepare_file
+from mnist_lightning.inference.digits.preprocess import SIDE, InkChoice, preprocess, preprocess_drawing, preprocess_file
 from tests.inference.digits.drawn import encoded, mnist_images, on_paper
 
 Pixels = NDArray[np.uint8]
@@ -39,7 +39,7 @@ def extent(pixels: Pixels) -> tuple[int, int]:
 def test_mnists_own_images_come_out_as_they_are(invert: bool, margin: int) -> None:
     for image in DIGITS:
         picture = np.pad(image, margin)
-        prepared = prepare(255 - picture if invert else picture)
+        prepared = preprocess(255 - picture if invert else picture)
         np.testing.assert_array_equal(prepared.pixels, image)
         assert prepared.ink == ("dark" if invert else "light")
 
@@ -48,7 +48,7 @@ def test_mnists_own_images_come_out_as_they_are(invert: bool, margin: int) -> No
 def test_all_but_one_of_mnists_70000_images_come_out_as_they_are() -> None:
     # Image 19,841 of the training file is the only one with its centre of mass a whole pixel off: row 13.48.
     images = np.concatenate([mnist_images(60_000), mnist_images(10_000, file=2)])
-    changed = [index for index, image in enumerate(images) if not np.array_equal(prepare(image).pixels, image)]
+    changed = [index for index, image in enumerate(images) if not np.array_equal(preprocess(image).pixels, image)]
     assert changed == [19_841]
 
 
@@ -62,7 +62,7 @@ def test_a_1_that_fills_the_picture_is_no_ruled_line(length: float, slant: int, 
     ImageDraw.Draw(picture).line([(100 + slant / 2, top), (100 - slant / 2, bottom)], fill=0, width=width)
     if foot:
         ImageDraw.Draw(picture).line([(60, bottom), (140, bottom)], fill=0, width=width)
-    prepared = prepare(picture)
+    prepared = preprocess(picture)
     assert prepared.ink == "dark"
     assert extent(prepared.pixels)[0] in (19, 20, 21)  # the field's length, and a rim of grey
     assert (extent(prepared.pixels)[1] > 7) == foot
@@ -71,21 +71,21 @@ def test_a_1_that_fills_the_picture_is_no_ruled_line(length: float, slant: int, 
 @pytest.mark.parametrize("grey", [1, 7])
 def test_a_drawing_too_faint_to_be_seen_shows_no_digit(grey: int) -> None:
     with pytest.raises(ImageError, match="no digit found"):
-        prepare_drawing(np.full((280, 280), grey, np.uint8))
+        preprocess_drawing(np.full((280, 280), grey, np.uint8))
 
 
 def test_an_enlarged_digit_comes_back_nearly_as_it_was() -> None:
     for image in DIGITS[:10]:
         enlarged = Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC)
         # Not quite: edges are blurred by enlarging and sharpened again.
-        assert likeness(prepare(enlarged).pixels, image) > 0.9
+        assert likeness(preprocess(enlarged).pixels, image) > 0.9
 
 
 def test_the_result_has_mnists_form() -> None:
     for image in DIGITS[:8]:
         for stretch in ((168, 168), (168, 300), (300, 168)):
             enlarged = Image.fromarray(on_paper(image)).resize(stretch)
-            pixels = prepare(np.asarray(enlarged)).pixels
+            pixels = preprocess(np.asarray(enlarged)).pixels
             assert pixels.shape == (SIDE, SIDE)
             assert pixels.dtype == np.uint8
             assert pixels.max() == 255
@@ -96,7 +96,7 @@ def test_the_result_has_mnists_form() -> None:
 def test_proportions_are_kept() -> None:
     bar = np.full((300, 300), 255, np.uint8)
     bar[50:250, 100:130] = 0
-    assert extent(prepare(bar).pixels) == (20, 3)
+    assert extent(preprocess(bar).pixels) == (20, 3)
 
 
 # What a picture can be without losing a grey level. Ground and ink are black and white, so that all can hold them.
@@ -163,7 +163,7 @@ SAME: dict[str, Callable[[], Image.Image]] = {
 
 @pytest.mark.parametrize("name", SAME)
 def test_the_same_digit_in_another_picture_is_prepared_to_the_same_pixels(name: str) -> None:
-    np.testing.assert_array_equal(prepare(SAME[name]()).pixels, prepare(GREY).pixels)
+    np.testing.assert_array_equal(preprocess(SAME[name]()).pixels, preprocess(GREY).pixels)
 
 
 @pytest.mark.parametrize("name", ["off centre to the left", "off centre to the bottom"])
@@ -172,7 +172,7 @@ def test_the_place_of_the_digit_does_not_matter(name: str) -> None:
     digit = on_paper(DIGITS[0], margin=20)
     top, left = (100, 3) if name.endswith("left") else (185, 100)
     paper[top : top + len(digit), left : left + len(digit)] = digit
-    np.testing.assert_array_equal(prepare(paper).pixels, prepare(GREY).pixels)
+    np.testing.assert_array_equal(preprocess(paper).pixels, preprocess(GREY).pixels)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -181,14 +181,14 @@ def test_few_bits_a_pixel_are_read(bits: int) -> None:
     coarse = np.rint(np.asarray(GREY) / 255 * levels) * (255 / levels)
     palette = Image.fromarray(np.rint(coarse / 255 * levels).astype(np.uint8), "P")
     palette.putpalette([value for level in range(levels + 1) for value in [round(level * 255 / levels)] * 3])
-    expected = prepare(np.rint(coarse).astype(np.uint8)).pixels
-    np.testing.assert_array_equal(prepare(encoded(palette, "PNG", bits=bits)).pixels, expected)
+    expected = preprocess(np.rint(coarse).astype(np.uint8)).pixels
+    np.testing.assert_array_equal(preprocess(encoded(palette, "PNG", bits=bits)).pixels, expected)
     if bits == 1:
         black_and_white = Image.fromarray(coarse > 128)
         for format in ("PNG", "BMP", "TIFF", "GIF"):
-            np.testing.assert_array_equal(prepare(encoded(black_and_white, format)).pixels, expected)
+            np.testing.assert_array_equal(preprocess(encoded(black_and_white, format)).pixels, expected)
         fax = encoded(black_and_white, "TIFF", compression="group4")
-        np.testing.assert_array_equal(prepare(fax).pixels, expected)
+        np.testing.assert_array_equal(preprocess(fax).pixels, expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -211,12 +211,12 @@ def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, format: st
     options = {"lossless": True} if format == "WEBP" else {"quality": 95} if format == "JPEG" else {}
     image = Image.fromarray(np.ascontiguousarray(stored[orientation](upright)))
     image.convert("RGB").save(tmp_path / "digit", format, exif=exif, **options)
-    expected = prepare(upright).pixels
+    expected = preprocess(upright).pixels
     tolerance = 40 if format == "JPEG" else 0  # JPEG is lossy: an edge pixel of 28×28 may differ by that much
-    picture, from_file = prepare_file(tmp_path / "digit")
+    picture, from_file = preprocess_file(tmp_path / "digit")
     with Image.open(tmp_path / "digit") as opened:
-        from_image = prepare(opened)
-    for prepared in (from_file, from_image, prepare(picture)):
+        from_image = preprocess(opened)
+    for prepared in (from_file, from_image, preprocess(picture)):
         assert np.abs(prepared.pixels.astype(int) - expected).max() <= tolerance
 
 
@@ -277,9 +277,9 @@ DARK_AND_LIGHT.remove(("uneven light", True))
 def test_what_else_is_in_the_picture_does_not_matter(name: str, invert: bool) -> None:
     for digit in DIGITS[:4]:
         plain, disturbed = as_picture(photo(digit)), as_picture(NUISANCES[name](photo(digit)))
-        prepared = prepare(255 - disturbed if invert else disturbed)
+        prepared = preprocess(255 - disturbed if invert else disturbed)
         assert prepared.ink == ("light" if invert else "dark")
-        expected = prepare(plain).pixels
+        expected = preprocess(plain).pixels
         # Where a line is taken away, or the paper is uneven, an edge moves by a fraction of a pixel of 28×28.
         assert likeness(prepared.pixels, expected) > 0.9
 
@@ -288,7 +288,7 @@ def test_what_else_is_in_the_picture_does_not_matter(name: str, invert: bool) ->
 def test_thin_and_thick_pens_are_brought_near_to_mnists_strokes(width: int) -> None:
     paper = Image.new("L", (500, 500), 255)
     ImageDraw.Draw(paper).line([(120, 80), (350, 80), (220, 420)], fill=0, width=width, joint="curve")
-    pixels = prepare(paper).pixels
+    pixels = preprocess(paper).pixels
     # By the rows of the upright stroke: 99 of 100 training images have a mean stroke of 1.5 to 4.6 pixels.
     across = (pixels[10:20] / 255).sum(axis=1)
     assert 1.3 < np.median(across) < 5
@@ -299,19 +299,19 @@ def test_the_ink_can_be_told() -> None:
     zero = np.full((200, 200), 255, np.uint8)
     zero[40:160, 60:140] = 0
     zero[70:130, 85:115] = 255
-    assert prepare(zero).ink == prepare(zero, "dark").ink == "dark"
-    hole = prepare(zero, "light")
+    assert preprocess(zero).ink == preprocess(zero, "dark").ink == "dark"
+    hole = preprocess(zero, "light")
     assert hole.ink == "light"
     assert hole.box == pytest.approx((85 / 200, 70 / 200, 115 / 200, 130 / 200))
     with pytest.raises(ValueError, match="auto, dark or light"):
-        prepare(zero, "black")  # type: ignore[arg-type]
+        preprocess(zero, "black")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ink", ["auto", "dark"])
 def test_the_box_is_where_the_digit_is(ink: InkChoice) -> None:
     paper = Image.new("L", (3000, 2000), 255)
     ImageDraw.Draw(paper).rectangle((300, 1000, 399, 1399), fill=0)  # both corners belong to it
-    assert prepare(paper, ink).box == pytest.approx((0.1, 0.5, 400 / 3000, 0.7), abs=0.002)
+    assert preprocess(paper, ink).box == pytest.approx((0.1, 0.5, 400 / 3000, 0.7), abs=0.002)
 
 
 BLANK: dict[str, Callable[[], Pixels]] = {
@@ -335,7 +335,7 @@ BLANK: dict[str, Callable[[], Pixels]] = {
 @pytest.mark.parametrize("name", BLANK)
 def test_a_blank_page_has_no_digit(name: str) -> None:
     with pytest.raises(ImageError, match="no digit found"):
-        prepare(BLANK[name]())
+        preprocess(BLANK[name]())
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_blank_page_has_no_digit(name: str) -> None:
 )
 def test_arrays_that_are_no_pictures_are_refused(array: NDArray[np.generic]) -> None:
     with pytest.raises(ValueError, match="a picture must be uint8"):
-        prepare(array)  # type: ignore[arg-type]
+        preprocess(array)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [-1.0, 1e6, np.nan, np.inf])
@@ -360,16 +360,16 @@ def test_wide_values_without_a_known_scale_are_refused(value: float) -> None:
     values = np.zeros((50, 50), np.float32)
     values[20:30, 20:30] = value
     with pytest.raises(ImageError, match="32-bit values"):
-        prepare(Image.fromarray(values))
+        preprocess(Image.fromarray(values))
 
 
 def test_grey_arrays_and_colour_arrays_are_the_same_picture() -> None:
     grey = np.asarray(GREY)
-    expected = prepare(GREY).pixels
-    np.testing.assert_array_equal(prepare(grey).pixels, expected)
-    np.testing.assert_array_equal(prepare(np.stack([grey] * 3, axis=2)).pixels, expected)
+    expected = preprocess(GREY).pixels
+    np.testing.assert_array_equal(preprocess(grey).pixels, expected)
+    np.testing.assert_array_equal(preprocess(np.stack([grey] * 3, axis=2)).pixels, expected)
     opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
-    np.testing.assert_array_equal(prepare(opaque).pixels, expected)
+    np.testing.assert_array_equal(preprocess(opaque).pixels, expected)
 
 
 def test_a_digit_that_touches_the_edges_is_found() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mnist_lightning import Predictor
 from mnist_lightning.inference.predict.output import Screen
-from mnist_lightning.inference.prediction import Guess, Prediction
+from mnist_lightning.inference.prediction import ClassProbability, Prediction
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
 from tests.inference.digits.drawn import mnist_images, mnist_labels, on_paper
@@ -105,7 +105,7 @@ def test_where_no_picture_can_be_labelled_the_exit_code_is_4_and_an_earlier_tabl
     ("probability", "shown"), [(0.5, "50.00%"), (0.99984, "99.98%"), (0.99996, "99.99%"), (1.0, "99.99%")]
 )
 def test_no_answer_is_shown_as_certain(probability: float, shown: str) -> None:
-    guesses = (Guess("7", probability), Guess("1", 0.0), Guess("2", 0.0))
+    guesses = (ClassProbability("7", probability), ClassProbability("1", 0.0), ClassProbability("2", 0.0))
     prediction = Prediction("7", probability, guesses, unsure=False, index=7)
     assert Screen([Path("a.png")], "0123456789").line(Path("a.png"), prediction).split()[2] == shown
 
@@ -118,7 +118,7 @@ def test_the_sheets_show_the_picture_beside_what_the_network_saw(command: Comman
     assert names == ["a.png-2.input.png", "a.png.input.png", "b.jpg.input.png", "c.tif.input.png"]
     with Image.open("seen/today/a.png.input.png") as opened:
         sheet = np.asarray(opened.convert("L"))
-    seen = Predictor.from_run()(photos / "a.png").seen
+    seen = Predictor.from_run()(photos / "a.png").input
     assert seen is not None
     np.testing.assert_array_equal(sheet[5::10, -275::10], seen.pixels)  # at the right, ten times as large
     # Labelling the folder with the sheets in it does not label the sheets.

@@ -1,18 +1,18 @@
-"""`compare`: whether two runs differ by more than chance, by what each answered to the same test images."""
+"""`compare`: whether two tested runs differ by more than chance."""
 
-import math
 import re
 from pathlib import Path
 
 from mnist_lightning.console import CommandParser
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.evaluation.predictions_file import ANSWERS, read_answers
+from mnist_lightning.evaluation.comparison import compare
+from mnist_lightning.evaluation.predictions import PREDICTIONS, Row, read_predictions
 from mnist_lightning.runs import run_folders
 
 DESCRIPTION = """\
-Compare two tested runs on the same test images with McNemar's exact test: of the images that only one of them answers
-right, how likely is a split as uneven as this, or more, if both were as good as each other? It says how sure the
-difference between these two trainings is; other seeds of the same options are for `repeat` to show."""
+Compare two tested runs on the same test samples with McNemar's exact test. It counts the samples that only one of the
+two runs predicts correctly, and returns the probability of a split at least as uneven as this one if both runs had the
+same error rate. The test is about these two trained networks; use `repeat` to compare options over several seeds."""
 
 
 def main(args: list[str]) -> int:
@@ -22,7 +22,7 @@ def main(args: list[str]) -> int:
         args: The command line after `compare`.
 
     Raises:
-        ConfigError: If a run was not tested, or not on the same images.
+        ConfigError: If a run was not tested, or the runs were not tested on the same samples.
     """
     parser = CommandParser("compare", DESCRIPTION, "compare version_3 version_5")
     parser.add_argument("runs", nargs=2, metavar="RUN", help="a tested run, such as version_3")
@@ -32,41 +32,23 @@ def main(args: list[str]) -> int:
         type=Path,
         default=Path(),
         metavar="FOLDER",
-        help="the folder of lightning_logs (default: this one)",
+        help="the folder that contains lightning_logs (default: the current folder)",
     )
     options = parser.parse_args(args)
-    first, second = (_right(name, options.root) for name in options.runs)
-    if first.keys() != second.keys():
-        raise ConfigError(f"{options.runs[0]} and {options.runs[1]} were not tested on the same images")
-    only_first = sum(right and not second[image] for image, right in first.items())
-    only_second = sum(right and not first[image] for image, right in second.items())
-    for name, right in zip(options.runs, (first, second), strict=True):
-        print(f"{name}: {sum(right.values()):,}/{len(right):,} = {100 * sum(right.values()) / len(right):.2f} %")
-    print(f"right only in {options.runs[0]}: {only_first}; right only in {options.runs[1]}: {only_second}")
-    print(f"McNemar's exact test, two-sided: p = {mcnemar(only_first, only_second):.3g}")
+    first, second = options.runs
+    rows = [_read(name, options.root) for name in options.runs]
+    try:
+        result = compare(*rows)
+    except ValueError:
+        raise ConfigError(f"{first} and {second} were not tested on the same samples") from None
+    for name, correct in zip(options.runs, result.correct, strict=True):
+        print(f"{name}: {correct:,}/{result.total:,} = {100 * correct / result.total:.2f} %")
+    print(f"correct only in {first}: {result.only_first}; correct only in {second}: {result.only_second}")
+    print(f"McNemar's exact test, two-sided: p = {result.p_value:.3g}")
     return 0
 
 
-def mcnemar(b: int, c: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test.
-
-    Under the hypothesis that both are as good as each other, b is binomial with b + c trials of probability 1/2
-    (McNemar 1947, Psychometrika 12, 153-157; its exact form is the sign test).
-
-    Args:
-        b: Images that only the first answers right, at least 0.
-        c: Images that only the second answers right, at least 0.
-
-    >>> mcnemar(0, 5), mcnemar(3, 3)
-    (0.0625, 1.0)
-    """
-    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1))
-    return float(min(1, 2 * tail / 2 ** (b + c)))
-
-
-def _right(name: str, root: Path) -> dict[tuple[int, int], bool]:
-    """Return for each image, by its place and label, whether a run answers it right."""
+def _read(name: str, root: Path) -> list[Row]:
     if not (match := re.fullmatch(run_folders.VERSION, name)):
-        raise ConfigError(f"{name} is no run; runs are called version_0, version_1, …")
-    answers = read_answers(run_folders.Run(root, int(match[1])).logs / ANSWERS)
-    return {(row.image, row.label): row.label == row.answer for row in answers}
+        raise ConfigError(f"{name} is not a run; runs are named version_0, version_1, …")
+    return read_predictions(run_folders.Run(root, int(match[1])).logs / PREDICTIONS)

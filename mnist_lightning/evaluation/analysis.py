@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mnist_lightning.evaluation.calibration import BINS, Calibration, expected_calibration_error, judge, reliability
 from mnist_lightning.evaluation.metrics import Score
-from mnist_lightning.evaluation.predictions import Answers
+from mnist_lightning.evaluation.predictions import Predictions
 
 MOST_CONFUSED = 10  # pairs listed
 WORST_IMAGES = 24  # images listed, and shown
@@ -67,7 +67,7 @@ class CalibrationScore:
         temperature: What logits are divided by; None, like all below, where there was no validation.
         calibrated_ece: The same error after that division.
         unsure_below: Probability, after that division, below which an answer counts as unsure.
-        sure: Answers that are not.
+        sure: Predictions that are not.
         sure_correct: How many of these are right.
     """
 
@@ -99,9 +99,9 @@ class ScoreCard:
     calibration: CalibrationScore
 
 
-def score_card(answers: Answers, class_names: tuple[str, ...], calibration: Calibration | None) -> ScoreCard:
+def score_card(answers: Predictions, class_names: tuple[str, ...], calibration: Calibration | None) -> ScoreCard:
     """Return the numbers for at least one answer."""
-    confusion = confusion_matrix(answers.labels, answers.predictions, len(class_names))
+    confusion = confusion_matrix(answers.labels, answers.predicted, len(class_names))
     return ScoreCard(
         class_scores(confusion, class_names),
         confusion.tolist(),
@@ -142,19 +142,19 @@ def most_confused(confusion: Tensor, class_names: tuple[str, ...]) -> list[Confu
     ]
 
 
-def worst_images(answers: Answers, class_names: tuple[str, ...]) -> list[WorstImage]:
+def worst_images(answers: Predictions, class_names: tuple[str, ...]) -> list[WorstImage]:
     """Return the images with the highest cross-entropy, the worst first, of equals the first first."""
     losses = F.cross_entropy(answers.logits.double(), answers.labels, reduction="none")
     worst = losses.sort(descending=True, stable=True).indices[:WORST_IMAGES]
     probabilities, _ = judge(answers.logits[worst], answers.labels[worst])
-    columns = (answers.indices[worst], answers.labels[worst], answers.predictions[worst], probabilities)
+    columns = (answers.indices[worst], answers.labels[worst], answers.predicted[worst], probabilities)
     return [
         WorstImage(index, class_names[label], class_names[prediction], probability)
         for index, label, prediction, probability in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
 
-def calibration_score(answers: Answers, calibration: Calibration | None) -> CalibrationScore:
+def calibration_score(answers: Predictions, calibration: Calibration | None) -> CalibrationScore:
     """Return the error of the probabilities as they are and, where there is a calibration, after it."""
     ece = expected_calibration_error(reliability(*judge(answers.logits, answers.labels)))
     if calibration is None:

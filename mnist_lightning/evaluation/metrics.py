@@ -32,7 +32,7 @@ class Score:
         return self.correct / self.total
 
 
-class Tally(Metric):
+class LossAndAccuracy(Metric):
     """Sum the loss and count the correct answers over batches, and over processes.
 
     Whole numbers, so accuracy is exact whatever the batches and the number of processes; nothing waits for the device

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.evaluation.metrics import Score, Tally
+from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
 from mnist_lightning.training.distributed import gathered, settle_gradient_groups
@@ -23,7 +23,7 @@ from mnist_lightning.training.environment import environment
 from mnist_lightning.training.optim.muon import Muon
 from mnist_lightning.training.optim.schedule import Schedule, lr_factor, total_steps
 
-TALLY_STATES = ("loss_sum", "correct", "total")
+SUM_STATES = ("loss_sum", "correct", "total")
 
 
 class Classifier(LightningModule):
@@ -105,7 +105,7 @@ class Classifier(LightningModule):
         except ValueError as error:
             raise ConfigError(f"model.{error}") from error
         self.example_input_array: Tensor = self.make_example()
-        self.train_tally, self.val_tally, self.test_tally = Tally(), Tally(), Tally()
+        self.train_tally, self.val_tally, self.test_tally = LossAndAccuracy(), LossAndAccuracy(), LossAndAccuracy()
         self.score: Score | None = None  # of the evaluation that ended last
         self._val_loss: float | None = None  # what the plateau schedule has not looked at yet
         self.metrics: dict[str, float] = {}  # of the weights as they were after step `_measured_at`
@@ -240,7 +240,7 @@ class Classifier(LightningModule):
             "logged": list(self._logged),
             "environment": environment(self.device, str(self.trainer.precision)),
             # (processes,), or () where there is one: each goes on with its own.
-            "train_tally": {name: gathered(self.trainer, getattr(tally, name)) for name in TALLY_STATES},
+            "train_tally": {name: gathered(self.trainer, getattr(tally, name)) for name in SUM_STATES},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -274,7 +274,9 @@ class Classifier(LightningModule):
         if self.lr != restored["lr"]:
             self._set_lr(self.lr)
 
-    def _loss_and_logits(self, batch: Batch, tally: Tally, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    def _loss_and_logits(
+        self, batch: Batch, tally: LossAndAccuracy, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
         images, labels = batch
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -88,9 +88,9 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(trained: Command) -
 
 
 def test_predict_labels_whole_pictures_as_test_saw_them(trained: Command) -> None:
-    rows = rows_of(LOGS / "answers.csv")
+    rows = rows_of(LOGS / "predictions.csv")
     held = rows_of(next(Path("data/pictures").glob("*/pictures.csv")))
-    files = {str(Path("shapes", held[int(row["image"])]["file"])): int(row["answer"]) for row in rows}
+    files = {str(Path("shapes", held[int(row["index"])]["file"])): int(row["prediction"]) for row in rows}
     outcome = trained("predict", *files, "--output", "labels.csv", "--save_inputs", "seen")
     assert outcome.code == 0, outcome.err
     labelled = rows_of(Path("labels.csv"))

@@ -3,13 +3,13 @@ import torch
 from torch.nn import functional as F
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from mnist_lightning.evaluation.metrics import Tally
+from mnist_lightning.evaluation.metrics import LossAndAccuracy
 
 
 def test_score_over_uneven_batches_is_that_of_all_images_at_once() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(107, 10), torch.randint(10, (107,))
-    tally = Tally()
+    tally = LossAndAccuracy()
     for start in range(0, 107, 25):
         batch = slice(start, start + 25)
         tally.update(F.cross_entropy(logits[batch], labels[batch]), logits[batch], labels[batch])
@@ -20,7 +20,7 @@ def test_score_over_uneven_batches_is_that_of_all_images_at_once() -> None:
 
 
 def test_reset_forgets() -> None:
-    tally = Tally()
+    tally = LossAndAccuracy()
     tally.update(torch.tensor(1.0), torch.eye(10), torch.arange(10))
     tally.reset()
     tally.update(torch.tensor(2.0), torch.eye(10), torch.zeros(10, dtype=torch.int64))

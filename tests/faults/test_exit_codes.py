@@ -263,7 +263,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (2, a_sweep_that(SWEEP + LR.replace("lr", "lrr")), "sweep --config sweep.yaml", "did you mean --model.lr?"),
     (2, nothing, "repeat --runs 1", "--runs: must be a whole number above 1"),
     (2, nothing, "repeat --ckpt_path last", "repeat trains from the start"),
-    (2, nothing, "compare version_0 version_1", "answers.csv is not there; `test` writes it"),
+    (2, nothing, "compare version_0 version_1", "predictions.csv does not exist; run `test` to write it"),
     # 3 training diverged
     (3, a_loss_that_is_not_finite, "fit", "epoch 0, batch 0, step 0: the loss is nan"),
     (3, a_gradient_that_is_not_finite, "fit", "epoch 0, batch 0, step 0: the norm of the gradient is"),

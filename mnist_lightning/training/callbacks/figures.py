@@ -7,7 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mnist_lightning.data.loader import Batch, BatchLoader, RowLoader, denormalise
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import confusion_matrix, worst_images
-from mnist_lightning.evaluation.predictions import AnswerCollector, Answers, schema_of
+from mnist_lightning.evaluation.predictions import Predictions
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.logger import RunLogger, run_logger
 
@@ -27,8 +28,8 @@ class Dashboard(Callback):
     def __init__(self, pictures: bool = True, histograms: bool = False) -> None:
         self.pictures = pictures
         self.histograms = histograms
-        self._collector = AnswerCollector()
-        self._answers: Answers | None = None  # of the validation of this epoch
+        self._collector = PredictionCollector()
+        self._answers: Predictions | None = None  # of the validation of this epoch
         self._sheet_epoch = -1  # that training images were drawn in
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,9 +86,9 @@ class Dashboard(Callback):
 
 
 def _draw_validation(
-    logger: RunLogger, answers: Answers, loader: BatchLoader, class_names: tuple[str, ...], epoch: int
+    logger: RunLogger, answers: Predictions, loader: BatchLoader, class_names: tuple[str, ...], epoch: int
 ) -> None:
-    confusion = confusion_matrix(answers.labels, answers.predictions, len(class_names)).tolist()
+    confusion = confusion_matrix(answers.labels, answers.predicted, len(class_names)).tolist()
     logger.log_picture("Validation/confusion matrix", plots.confusion_matrix(confusion, class_names), epoch)
     if not isinstance(loader, RowLoader):
         worst = worst_images(answers, class_names)

@@ -17,11 +17,11 @@ from mnist_lightning.data.loader import Batch, BatchLoader
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import ScoreCard, describe, score_card, wilson_interval
 from mnist_lightning.evaluation.calibration import Calibration, from_checkpoint, judge, reliability
-from mnist_lightning.evaluation.predictions import AnswerCollector, Answers, schema_of
-from mnist_lightning.evaluation.predictions_file import ANSWERS, as_csv
+from mnist_lightning.evaluation.predictions import PREDICTIONS, Predictions
 from mnist_lightning.evaluation.report import Report, page
 from mnist_lightning.runs.run_folders import Located
 from mnist_lightning.runs.verification import sha256
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name, environment
 from mnist_lightning.training.logger import read_curves, run_logger
@@ -49,7 +49,7 @@ class ScoreReport(Callback):
         training = checkpoint.get("classifier")
         self.trained_with = as_line(training.get("environment")) if isinstance(training, dict) else ""
         self.folder = folder
-        self._collector = AnswerCollector()
+        self._collector = PredictionCollector()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the score on the validation images."""
@@ -96,9 +96,7 @@ class ScoreReport(Callback):
         }
         # First, and by itself: nothing that goes wrong with what illustrates it costs the result.
         replace_file(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
-        columns = (answers.indices, answers.labels, answers.predictions)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        replace_file(self.folder / ANSWERS, as_csv(rows).encode())
+        replace_file(self.folder / PREDICTIONS, answers.as_csv().encode())
         pictures = self._pictures(card, answers, trainer.test_dataloaders)
         for logger in trainer.loggers:
             logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
@@ -114,14 +112,14 @@ class ScoreReport(Callback):
         replace_file(self.folder / REPORT, page(report).encode(errors="backslashreplace"))
         pl_module.print(f"written to {self.folder / RESULT}, {FIGURES} and {REPORT} beside it")
 
-    def _card(self, trainer: Trainer, answers: Answers) -> ScoreCard:
+    def _card(self, trainer: Trainer, answers: Predictions) -> ScoreCard:
         return score_card(answers, schema_of(trainer).class_names, self.calibration)
 
     def _numbers(self, trainer: Trainer, card: ScoreCard) -> dict[str, Any]:
         """Return what `test.json` holds of the card."""
         return asdict(card)
 
-    def _pictures(self, card: ScoreCard, answers: Answers, loader: BatchLoader) -> dict[str, Image.Image]:
+    def _pictures(self, card: ScoreCard, answers: Predictions, loader: BatchLoader) -> dict[str, Image.Image]:
         """Return the figures by name."""
         pixels = loader.images[[image.index for image in card.worst_images]].cpu().numpy()
         return {"worst images": plots.worst_images(pixels, card.worst_images)} | draw(
@@ -156,7 +154,7 @@ class ScoreReport(Callback):
         )
 
 
-def draw(card: ScoreCard, answers: Answers, calibration: Calibration | None, noun: str) -> dict[str, Image.Image]:
+def draw(card: ScoreCard, answers: Predictions, calibration: Calibration | None, noun: str) -> dict[str, Image.Image]:
     """Return the figures of a score card that show numbers, by name."""
     names = [score.name for score in card.classes]
     panels = [("As the network gives them", reliability(*judge(answers.logits, answers.labels)))]

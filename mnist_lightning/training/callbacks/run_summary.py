@@ -13,8 +13,8 @@ from mnist_lightning.data.loader import Batch, BatchLoader
 from mnist_lightning.errors import ConfigError, DivergenceError
 from mnist_lightning.evaluation.calibration import KEY as CALIBRATION_KEY
 from mnist_lightning.evaluation.calibration import Calibration, calibrate
-from mnist_lightning.evaluation.predictions import AnswerCollector
 from mnist_lightning.runs.run_folders import Run
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.logger import run_logger
@@ -168,7 +168,7 @@ class Calibrator(Callback):
     """Fit the temperature and the threshold for unsure answers at each validation, for the checkpoint to carry them."""
 
     def __init__(self) -> None:
-        self.answers = AnswerCollector()
+        self.answers = PredictionCollector()
         self._calibration: Calibration | None = None
         self._calibrated_step = -1
 

@@ -10,7 +10,7 @@ from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.table.datamodule import TabularDataModule
 from mnist_lightning.evaluation.analysis import ScoreCard, describe_share, wilson_interval
 from mnist_lightning.evaluation.baselines import Baseline, logistic_regression, majority
-from mnist_lightning.evaluation.predictions import Answers
+from mnist_lightning.evaluation.predictions import Predictions
 from mnist_lightning.training.callbacks.result_writer import ScoreReport, draw
 
 
@@ -19,7 +19,7 @@ class TableScoreReport(ScoreReport):
 
     noun = "rows"
 
-    def _card(self, trainer: Trainer, answers: Answers) -> ScoreCard:
+    def _card(self, trainer: Trainer, answers: Predictions) -> ScoreCard:
         """Return the card, rows counted as in the file."""
         card, numbers = super()._card(trainer, answers), _data(trainer).part("test").numbers
         worst = [replace(row, index=int(numbers[row.index])) for row in card.worst_images]
@@ -58,7 +58,7 @@ class TableScoreReport(ScoreReport):
             print("no logistic regression to compare with: pip install 'mnist-lightning[tabular]'")
             return [majority(train, test)]
 
-    def _pictures(self, card: ScoreCard, answers: Answers, loader: BatchLoader) -> dict[str, Image.Image]:
+    def _pictures(self, card: ScoreCard, answers: Predictions, loader: BatchLoader) -> dict[str, Image.Image]:
         return draw(card, answers, self.calibration, self.noun)
 
 

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnist_lightning.evaluation.analysis import CalibrationScore, ClassScore, ConfusedPair, ScoreCard, WorstImage
 from mnist_lightning.evaluation.calibration import BINS
-from mnist_lightning.evaluation.predictions_file import ANSWERS
+from mnist_lightning.evaluation.predictions import PREDICTIONS
 from mnist_lightning.evaluation.report import Report, page
 from mnist_lightning.training.logger import read_curves
 from tests.conftest import TEST_COUNT, Command
@@ -198,7 +198,7 @@ def test_a_full_disk_fails_loudly_and_leaves_whole_files(
 
 
 def test_the_answers_of_a_test_are_the_networks(finished_run: FinishedRun) -> None:
-    with (finished_run.logs / ANSWERS).open() as file:
+    with (finished_run.logs / PREDICTIONS).open() as file:
         rows = [[int(cell) for cell in row] for row in list(csv.reader(file))[1:]]
     labels = finished_run.images_and_labels("test")[1].tolist()
     answers = finished_run.logits("best.ckpt", "test").argmax(axis=1).tolist()

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.evaluation.predictions import AnswerCollector
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector
 
 
 def lone_process() -> Trainer:
@@ -26,7 +26,7 @@ def test_processes_answer_every_image_once_and_at_its_place(world_size: int) -> 
     seen = []
     for rank in range(world_size):
         loader = BatchLoader(images, labels, rank=rank, world_size=world_size, **options)
-        collector = AnswerCollector()
+        collector = PredictionCollector()
         for batch_images, batch_labels in loader:
             places = batch_images[:, 0, 0, 0]
             collector.add(torch.stack([places, -places, places / 2], dim=1).bfloat16().double(), batch_labels)
@@ -40,7 +40,7 @@ def test_processes_answer_every_image_once_and_at_its_place(world_size: int) -> 
 
 def test_an_evaluation_cut_short_counts_what_it_answered() -> None:
     loader = BatchLoader(torch.zeros(20, 4, 4, dtype=torch.uint8), torch.zeros(20).long(), batch_size=8, mean=0, std=1)
-    collector = AnswerCollector()
+    collector = PredictionCollector()
     collector.add(torch.ones(8, 3), torch.zeros(8).long())
     assert collector.gather(lone_process(), loader).indices.tolist() == list(range(8))
     collector.clear()

@@ -1,0 +1,64 @@
+"""McNemar's test: whether two networks tested on the same samples differ by more than chance. No torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnist_lightning.evaluation.predictions import Row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two networks perform on the same samples.
+
+    Args:
+        total: Number of samples.
+        correct: Samples that each of the two predicts correctly.
+        only_first: Samples that only the first predicts correctly.
+        only_second: Samples that only the second predicts correctly.
+    """
+
+    total: int
+    correct: tuple[int, int]
+    only_first: int
+    only_second: int
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value of McNemar's exact test."""
+        return mcnemar(self.only_first, self.only_second)
+
+
+def compare(first: Sequence[Row], second: Sequence[Row]) -> Comparison:
+    """Compare the predictions of two networks, sample by sample.
+
+    Raises:
+        ValueError: If the samples or their labels differ.
+    """
+    hits = [{(row.index, row.label): row.label == row.prediction for row in rows} for rows in (first, second)]
+    if hits[0].keys() != hits[1].keys():
+        raise ValueError("the two were not tested on the same samples")
+    pairs = [(correct, hits[1][sample]) for sample, correct in hits[0].items()]
+    return Comparison(
+        total=len(pairs),
+        correct=(sum(a for a, _ in pairs), sum(b for _, b in pairs)),
+        only_first=pairs.count((True, False)),
+        only_second=pairs.count((False, True)),
+    )
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test.
+
+    Under the null hypothesis that both networks have the same error rate, b is binomial with b + c trials of
+    probability 1/2 (McNemar 1947, Psychometrika 12, 153-157; the exact form is the sign test).
+
+    Args:
+        b: Samples that only the first network predicts correctly, at least 0.
+        c: Samples that only the second network predicts correctly, at least 0.
+
+    >>> mcnemar(0, 5), mcnemar(3, 3)
+    (0.0625, 1.0)
+    """
+    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1))
+    return float(min(1, 2 * tail / 2 ** (b + c)))

@@ -1,0 +1,52 @@
+"""Collects the predictions of an evaluation over its batches and over the processes of a distributed run."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.evaluation.predictions import Predictions
+
+
+class PredictionCollector:
+    """Keep the logits that an evaluation computes, so that no second pass is needed."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Tensor, Tensor]] = []
+
+    def clear(self) -> None:
+        """Discard what was collected."""
+        self._batches.clear()
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Keep a batch, on its device: logits (B, classes) and labels int64 (B,)."""
+        self._batches.append((logits, labels))
+
+    def gather(self, trainer: Trainer, loader: BatchLoader) -> Predictions:
+        """Return the predictions of all ranks; each rank calls this once after an evaluation.
+
+        Args:
+            trainer: Its strategy reduces over the ranks; its data module knows the number of classes.
+            loader: The loader that served the samples, in file order.
+        """
+        device, count = trainer.strategy.root_device, len(loader.indices)
+        logits = torch.zeros(count, len(schema_of(trainer).class_names), device=device)
+        labels = torch.zeros(count, dtype=torch.int64, device=device)
+        seen = torch.zeros_like(labels)
+        if self._batches:
+            batch_logits, batch_labels = (torch.cat(batches) for batches in zip(*self._batches, strict=True))
+            places = torch.searchsorted(loader.indices, loader.order())[: len(batch_labels)].to(device)
+            logits[places], labels[places], seen[places] = batch_logits.float(), batch_labels, 1
+        # Each sample is evaluated on one rank and is zero on the others, so the sum is exact.
+        logits, labels, seen = (
+            trainer.strategy.reduce(values, reduce_op="sum").cpu() for values in (logits, labels, seen)
+        )
+        chosen = seen.bool()
+        return Predictions(logits[chosen], labels[chosen], loader.indices[chosen])
+
+
+def schema_of(trainer: Trainer) -> Any:
+    """Return the schema of the trainer's data: an `ImageSchema` or a `TableSchema`."""
+    return trainer.datamodule.schema  # type: ignore[attr-defined]  # set by Lightning's connector

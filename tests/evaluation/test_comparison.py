@@ -1,0 +1,39 @@
+from math import isclose
+
+import pytest
+
+from mnist_lightning.evaluation.comparison import Comparison, compare, mcnemar
+from mnist_lightning.evaluation.predictions import Row
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "p", "digits"),
+    [
+        # Armitage and Berry 1994, Statistical Methods in Medical Research, p. 127, two media for cultures; the exact
+        # p-value is StatsDirect's, in its page on matched pairs: 0.0129.
+        (12, 2, 0.0129, 4),
+        (2, 12, 0.0129, 4),
+        (0, 0, 1.0, 9),
+        (4, 4, 1.0, 9),
+        (0, 10, 2 / 2**10, 12),
+    ],
+)
+def test_the_p_value_equals_the_published_one(b: int, c: int, p: float, digits: int) -> None:
+    assert round(mcnemar(b, c), digits) == round(p, digits)
+
+
+def test_the_p_value_is_computed_for_thousands_of_different_predictions() -> None:
+    # The normal approximation with continuity correction, z = 9.99, has a p-value of 1.7e-23 there.
+    assert isclose(mcnemar(4500, 5500), 1.7e-23, rel_tol=0.2)
+
+
+def test_samples_are_matched_by_index_whatever_their_order() -> None:
+    first = [Row(0, 1, 1), Row(1, 2, 0), Row(2, 0, 0), Row(3, 0, 1)]
+    second = [Row(3, 0, 2), Row(2, 0, 1), Row(0, 1, 0), Row(1, 2, 2)]
+    assert compare(first, second) == Comparison(total=4, correct=(2, 1), only_first=2, only_second=1)
+
+
+@pytest.mark.parametrize("other", [Row(0, 2, 1), Row(5, 1, 1)])
+def test_other_samples_or_other_labels_are_not_compared(other: Row) -> None:
+    with pytest.raises(ValueError, match="same samples"):
+        compare([Row(0, 1, 1)], [other])

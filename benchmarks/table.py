@@ -1,11 +1,12 @@
-"""The README's table of figures, made from the results that the benchmarks filed.
+"""The figures of docs/benchmarks.md, made from the results that the benchmarks wrote.
 
     python -m benchmarks.table
 
-Every row stands for a file of `benchmarks/results`, which holds the command, the machine, the versions and the commit.
+Prints a small table for each file in `benchmarks/results`, under the command and the machine that the file names.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,26 @@ from benchmarks import report
 
 RESULTS = Path(__file__).parent / "results"
 
+Row = tuple[str, str, int]  # figure, measured value, n
+Result = dict[str, Any]  # the content of a result file
+
 
 def main() -> None:
-    """Print the table."""
-    print(table())
+    """Print the tables."""
+    print(tables())
 
 
-def table() -> str:
-    """Return the table in Markdown: a row for each figure there is a result for."""
-    lines = ["| figure | measured | n | on | command |", "|---|---|---|---|---|"]
-    for name, rows in ROWS.items():
-        path = RESULTS / f"{name}.json"
-        if path.exists():
-            result = json.loads(path.read_text())
-            command = " ".join(word for word in result["command"].split(" --output ")[0].split())
-            on = "{processor}, {instructions}".format(**result["machine"])
-            lines += [f"| {figure} | {shown} | {n} | {on} | `{command}` |" for figure, shown, n in rows(result)]
-    return "\n".join(lines)
+def tables() -> str:
+    """Return the tables in Markdown, one for each result file."""
+    return "\n\n".join(_table(name) for name in ROWS)
 
 
-Row = tuple[str, str, int]
+def _table(name: str) -> str:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    command = result["command"].split(" --output ")[0]
+    processor, instructions = (result["machine"][key] for key in ("processor", "instructions"))
+    lines = [f"`{command}` ({processor}, {instructions}):", "", "| figure | measured | n |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {figure} | {value} | {n} |" for figure, value, n in ROWS[name](result))])
 
 
 def _show(summary: dict[str, float], digits: int, unit: str, scale: float = 1) -> str:
@@ -40,137 +41,128 @@ def _show(summary: dict[str, float], digits: int, unit: str, scale: float = 1) -
     return f"{scale * summary['mean']:.{digits}f}{spread}{unit}"
 
 
-def _speed(result: dict[str, Any]) -> list[Row]:
+def _speed(result: Result) -> list[Row]:
     config, n = result["config"], result["tax"]["n"]
     return [
         (
-            f"`fit` with `{config}` against the lab's plain loop, training images/s",
-            _show(result["fit_over_lab"], 2, " ×"),
+            f"training images/s, `fit` with `{config}` relative to the lab's loop",
+            _show(result["fit_over_lab"], 2, "×"),
             n,
         ),
-        (
-            "the same against a bare loop, time of an epoch: Lightning's tax and ours",
-            _show(result["tax"], 1, " %", 100),
-            n,
-        ),
-        ("share of the machine's own matrix-product peak", _show(result["share_of_peak"], 0, " %", 100), n),
+        ("training images/s, bare loop relative to the lab's loop", _show(result["bare_over_lab"], 2, "×"), n),
+        ("epoch time that `fit` adds to a bare loop", _show(result["tax"], 1, " %", 100), n),
+        ("fraction of the CPU's matrix-product peak", _show(result["share_of_peak"], 0, " %", 100), n),
     ]
 
 
-def _time(result: dict[str, Any]) -> list[Row]:
-    n, config = result["seconds"]["n"], result["config"]
-    rows = [
-        (
-            f"`fit` with `{config}` from the start of the process to its printed test accuracy",
-            _show(result["seconds"], 1, " s"),
-            n,
-        ),
+def _time(result: Result) -> list[Row]:
+    n, lab = result["seconds"]["n"], result["lab_seconds"]
+    return [
+        (f"process start to printed test accuracy, `{result['config']}`", _show(result["seconds"], 1, " s"), n),
         ("its test accuracy", _show(result["test_accuracy"], 2, " %", 100), n),
         ("seeds that reach 99.0 %", f"{result['reached']} of {n}", n),
+        ("process start to the first epoch at 99.0 %, the lab's script", _show(lab, 0, " s"), lab["n"]),
     ]
-    if lab := result["lab_seconds"]:
-        rows.append(("the lab's plain script, to its first epoch at 99.0 %", _show(lab, 0, " s"), lab["n"]))
-    return rows
 
 
-def _accuracy(result: dict[str, Any]) -> list[Row]:
+def _accuracy(result: Result) -> list[Row]:
     accuracy, n = result["test_accuracy"], result["test_accuracy"]["n"]
     scored = {"best": "best checkpoint", "last": "final weights"}[Path(result["seeds"][0]["checkpoint"]).stem]
     rows = [
         (f"test accuracy of `{result['config']}`, {scored}", _show(accuracy, 3, " %", 100), n),
-        (f"all {n} of these networks together", f"{100 * result['ensemble_of_all']:.2f} %", 1),
+        (f"ensemble of all {n} networks", f"{100 * result['ensemble_of_all']:.2f} %", 1),
     ]
     if len(groups := result["ensembles_of_5"]) > 1:
-        rows.append(("five of them together", ", ".join(f"{100 * group:.2f} %" for group in groups), len(groups)))
+        rows.append(("ensembles of five", ", ".join(f"{100 * group:.2f} %" for group in groups), len(groups)))
     return rows
 
 
-def _startup(result: dict[str, Any]) -> list[Row]:
+def _startup(result: Result) -> list[Row]:
     n = result["first_step_beyond_lightning"]["n"]
-    names = ("--version", "--help", "import torch", "import lightning.pytorch.cli", "predict, for one picture")
-    rows = [(f"start to end of `{name}`", _show(result["seconds"][name], 2, " s"), n) for name in names]
+    names = {name: f"`{name}`" for name in ("--version", "--help", "import torch", "import lightning.pytorch.cli")}
+    names["predict, for one picture"] = "`predict` with one image"
     first = _show(result["first_step_beyond_lightning"], 2, " s")
-    return [*rows, ("start of `fit` to its first step, beyond `import lightning.pytorch.cli`", first, n)]
+    return [
+        *((f"process time of {shown}", _show(result["seconds"][name], 2, " s"), n) for name, shown in names.items()),
+        ("`fit` to its first step, beyond `import lightning.pytorch.cli`", first, n),
+    ]
 
 
-def _scale(result: dict[str, Any]) -> list[Row]:
+def _scale(result: Result) -> list[Row]:
     rows: list[Row] = []
     for count, runs in result["runs"].items():
         speed = report.plus_minus([run["images_per_s"] for run in runs], 0, " images/s")
         memory = report.plus_minus([run["peak_mb"] - run["base_mb"] for run in runs], 0, " MB")
-        what = f"training on {int(count):,} images; memory beyond that of the process before `fit`"
-        rows.append((what, f"{speed}, {memory}", len(runs)))
+        rows.append((f"{int(count):,} images: training speed; memory that `fit` adds", f"{speed}; {memory}", len(runs)))
     few, *_, many = result["runs"]
     pairs = zip(result["runs"][many], result["runs"][few], strict=True)
     ratio = report.plus_minus([100 * one["images_per_s"] / other["images_per_s"] for one, other in pairs], 0, " %")
-    return [*rows, (f"training images/s on {int(many):,} images against {int(few):,}", ratio, len(result["runs"][few]))]
-
-
-def _tables(result: dict[str, Any]) -> list[Row]:
-    what = f"a table of {result['rows']:,} rows and 5 columns ({result['size_mb']:.0f} MB)"
     return [
-        (f"{what}, read, split and encoded", f"{result['read_s']:.0f} s, {result['peak_mb']:,.0f} MB at most", 1),
-        ("training on its rows, the first shuffle included", f"{result['rows_per_s']:,.0f} rows/s", 1),
+        *rows,
+        (f"training speed on {int(many):,} images relative to {int(few):,}", ratio, len(result["runs"][few])),
     ]
 
 
-def _saving(result: dict[str, Any]) -> list[Row]:
-    rows = [
-        (f"{kind} of a checkpoint", _show(result[key], 0, " ms", 1000), result[key]["n"])
-        for kind, key in (("durable saving", "durable_s"), ("Lightning's plain saving", "plain_s"))
-    ]
-    share = f"{100 * result['extra_share']:.2f} %"
-    return [*rows, ("what durable saving adds to the training time of 5 epochs", share, result["durable_s"]["n"])]
-
-
-def _dashboards(result: dict[str, Any]) -> list[Row]:
-    share = result["share_percent"]
+def _tables(result: Result) -> list[Row]:
+    what = f"CSV file of {result['rows']:,} rows and 5 columns ({result['size_mb']:.0f} MB)"
     return [
-        (f"TensorBoard with its pictures, share of an epoch of `{result['config']}`", _show(share, 2, " %"), share["n"])
+        (f"{what}: read, split, encode", f"{result['read_s']:.0f} s, {result['peak_mb']:,.0f} MB at most", 1),
+        ("training speed, first shuffle included", f"{result['rows_per_s']:,.0f} rows/s", 1),
     ]
 
 
-def _latency(result: dict[str, Any]) -> list[Row]:
+def _saving(result: Result) -> list[Row]:
+    n = result["durable_s"]["n"]
+    return [
+        ("durable save of a checkpoint", _show(result["durable_s"], 0, " ms", 1000), n),
+        ("Lightning's plain save", _show(result["plain_s"], 0, " ms", 1000), n),
+        ("time that durable saves add to 5 epochs", f"{100 * result['extra_share']:.2f} %", n),
+    ]
+
+
+def _dashboards(result: Result) -> list[Row]:
+    cost = result["share_percent"]
+    return [
+        (f"TensorBoard with its images, fraction of an epoch of `{result['config']}`", _show(cost, 2, " %"), cost["n"])
+    ]
+
+
+def _latency(result: Result) -> list[Row]:
     rows: list[Row] = []
-    kinds = dict.fromkeys((one["threads"], one["batch_size"], one["repeats"]) for one in result["latencies"])
-    for threads, size, repeats in kinds:
-        times = [
-            f"{one['runtime']} {one['median_ms']:.2f}"
-            for one in result["latencies"]
-            if (one["threads"], one["batch_size"]) == (threads, size)
-        ]
-        what = f"{threads} thread{'s' if threads > 1 else ''}, {size} image{'s' if size > 1 else ''}: median time"
-        rows.append((what, ", ".join(times) + " ms", repeats))
+    for threads, size, n in dict.fromkeys((x["threads"], x["batch_size"], x["repeats"]) for x in result["latencies"]):
+        same = [x for x in result["latencies"] if (x["threads"], x["batch_size"]) == (threads, size)]
+        times = ", ".join(f"{x['runtime']} {x['median_ms']:.2f}" for x in same)
+        rows.append((f"median latency, batch of {size}, {threads} thread{'s' * (threads > 1)}", f"{times} ms", n))
     return rows
 
 
-def _pictures(result: dict[str, Any]) -> list[Row]:
+def _pictures(result: Result) -> list[Row]:
     plain, *photos = result["pictures"]
     others = [row for row in photos if row["picture"].startswith("8×8")]
-    single = sorted((row for row in photos if row not in others and row["picture"] != "all"), key=_share_right)
+    single = sorted((row for row in photos if row not in others and row["picture"] != "all"), key=_percent_correct)
     everything = [row for row in photos if row["picture"] == "all"]
-    rows: list[Row] = [("right, of test digits as MNIST has them", f"{_share_right(plain):.1f} %", plain["n"])]
-    if single:
-        worst, best = single[0], single[-1]
-        shown = f"{_share_right(worst):.1f} ({worst['picture']}) to {_share_right(best):.1f} %"
-        rows.append((f"as photos with each of {len(single)} nuisances", shown, worst["n"]))
-    rows += [("as photos with all of them at once", f"{_share_right(row):.1f} %", row["n"]) for row in everything]
-    rows += [(f"scikit-learn's digits, {row['picture']}", f"{_share_right(row):.1f} %", row["n"]) for row in others]
-    return rows
+    worst, best = single[0], single[-1]
+    between = f"{_percent_correct(worst):.1f} ({worst['picture']}) to {_percent_correct(best):.1f} %"
+    return [
+        ("accuracy on MNIST's test digits", f"{_percent_correct(plain):.1f} %", plain["n"]),
+        (f"on synthetic photos of them, each with one of {len(single)} defects", between, worst["n"]),
+        *(("with all defects at once", f"{_percent_correct(row):.1f} %", row["n"]) for row in everything),
+        *((f"scikit-learn's digits, {row['picture']}", f"{_percent_correct(row):.1f} %", row["n"]) for row in others),
+    ]
 
 
-def _share_right(row: dict[str, Any]) -> float:
+def _percent_correct(row: dict[str, Any]) -> float:
     return 100 * float(row["correct"]) / float(row["n"])
 
 
-def _processes(result: dict[str, Any]) -> list[Row]:
+def _processes(result: Result) -> list[Row]:
     return [
-        (f"`fit` on {name}, against 1 process with 2 threads, training images/s", _show(ratio, 2, " ×"), ratio["n"])
+        (f"training images/s, {name}, relative to 1 process with 2 threads", _show(ratio, 2, "×"), ratio["n"])
         for name, ratio in result["over_one_process"].items()
     ]
 
 
-ROWS = {
+ROWS: dict[str, Callable[[Result], list[Row]]] = {
     "speed": _speed,
     "speed_fast": _speed,
     "time_to_accuracy": _time,

@@ -25,7 +25,12 @@ from tests.data.table.tables import write_iris
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("docs", "lightning_logs", "checkpoints")
-PAGES = [ROOT / "README.md", *sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md")),
+]
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`]+)`")

@@ -32,7 +32,7 @@ from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime
 from tests.conftest import TEST_COUNT, Command, Outcome
 from tests.inference.conftest import CALIBRATION, TrainedRun
 
-README = Path(mnist_lightning.__file__).parents[1] / "README.md"
+GUIDE = Path(mnist_lightning.__file__).parents[1] / "docs" / "guide.md"
 SUFFIXES = ("onnx", "pt2", "safetensors")
 
 
@@ -137,13 +137,11 @@ def test_a_file_tells_nothing_of_the_machine_that_made_it(exported: Path, suffix
     if suffix == "pt2":
         assert all(info.compress_type == zipfile.ZIP_STORED for info in zipfile.ZipFile(io.BytesIO(data)).infolist())
     assert b"formats.py" not in data
-    assert str(README.parent).encode() not in data
+    assert str(GUIDE.parents[1]).encode() not in data
 
 
-def test_the_readmes_lines_label_a_picture_without_this_package_and_without_torch(
-    exported: Path, images: NDArray[np.uint8]
-) -> None:
-    (code,) = re.findall(r"```python\n(import .*?onnxruntime.*?)```", README.read_text(), re.DOTALL)
+def test_the_guides_onnx_example_runs_without_this_package_and_torch(exported: Path, images: NDArray[np.uint8]) -> None:
+    (code,) = re.findall(r"```python\n(import .*?onnxruntime.*?)```", GUIDE.read_text(), re.DOTALL)
     assert len(code.strip().splitlines()) <= 10
     Image.fromarray(images[7]).save(exported / "digit.png")
     block = "import sys; sys.modules['torch'] = sys.modules['mnist_lightning'] = None\n"

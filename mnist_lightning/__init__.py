@@ -1,6 +1,6 @@
-"""Train, validate, test and use a classifier for MNIST, folders of pictures or a table, with PyTorch Lightning.
+"""Train, evaluate and use a classifier of MNIST, of folders of images or of tables, with PyTorch Lightning.
 
-The public names load what they need on first use: importing the package alone imports neither torch nor Lightning.
+The public names are imported on first use: importing the package alone imports neither torch nor Lightning.
 """
 
 from importlib import import_module
@@ -27,7 +27,7 @@ __all__ = [
     "TabularDataset",
 ]
 
-_HOMES = {
+_MODULES = {
     "Classifier": "mnist_lightning.training.classifier",
     "MNISTDataModule": "mnist_lightning.data.mnist.datamodule",
     "PictureFolderDataModule": "mnist_lightning.data.image_folder.datamodule",
@@ -42,8 +42,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("mnist-lightning")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

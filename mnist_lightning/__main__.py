@@ -1,4 +1,4 @@
-"""`python -m mnist_lightning` and `mnist-lightning`: the command line in a process of its own."""
+"""The program `python -m mnist_lightning`, also installed as `mnist-lightning`."""
 
 import atexit
 import gc
@@ -7,8 +7,8 @@ from mnist_lightning.cli import main as command_line
 
 
 def main() -> None:
-    """Run the command on the command line, and exit."""
-    # Or the interpreter would look for cycles, as it ends, in all that torch and Lightning have made: a second or two.
+    """Run the command in `sys.argv`, and exit."""
+    # Otherwise the last garbage collection, over all objects of torch and Lightning, takes a second or two.
     atexit.register(gc.freeze)
     command_line.main()
 

@@ -1,6 +1,6 @@
-"""Write files so that neither a kill nor a full disk leaves half of one, or costs what stood there before.
+"""Write files atomically: neither a kill nor a full disk leaves a partial file or loses the previous one.
 
-A file is written beside its name, flushed, read back, and only then given the name.
+A file is written under a temporary name in the same folder, flushed, read back, and only then renamed.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ from mnist_lightning.errors import StorageError
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Give a file new content, whole or not at all.
+    """Replace the content of a file, completely or not at all.
 
     Raises:
-        OSError: If the disk is full or the folder cannot be written; what was there before is untouched.
+        OSError: If the disk is full or the folder cannot be written; the previous file is unchanged.
     """
     with written_beside(path, data) as publish:
         publish()
@@ -24,7 +24,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written_beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
-    """Write data to a temporary file in the folder of `path`; the function yielded gives it its name.
+    """Write data to a temporary file next to `path`; yields the function that renames it to `path`.
 
     Raises:
         OSError: As `replace_file` does.
@@ -33,12 +33,12 @@ def written_beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            part.chmod(0o666 & ~_umask())  # as any other new file: the temporary one is for its owner alone
+            part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if part.read_bytes() != data:
-            raise OSError(f"{part} reads back other bytes than were written")
+            raise OSError(f"{part} does not contain the bytes that were written to it")
 
         def publish() -> None:
             part.replace(path)
@@ -50,10 +50,10 @@ def written_beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that a folder takes files; make it if it is not there.
+    """Check that files can be created in a folder; create it if it does not exist.
 
     Raises:
-        StorageError: If it does not, or cannot be made.
+        StorageError: If the folder cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def check_writable(folder: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a process that was killed while it wrote into a folder has left there."""
+    """Remove the temporary files that a killed process has left in a folder."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
 
@@ -76,7 +76,7 @@ def _umask() -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every system can flush a folder
+    with contextlib.suppress(OSError):  # some systems cannot flush a folder
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

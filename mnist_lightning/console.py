@@ -1,23 +1,24 @@
-"""What commands print and parse: printable text, one-line usage errors. Neither torch nor Lightning."""
+"""What commands print and parse: printable text, messages on wrong options. Neither torch nor Lightning."""
 
 import argparse
 import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-SHOWN = 5  # names listed in a message
+MAX_NAMES = 5  # names listed in a message
+MAX_CHARACTERS = 300  # of a line that quotes a value
 
 
-def tell(text: str) -> None:
-    """Print text on stderr that may name what comes out of a file."""
+def print_stderr(text: str) -> None:
+    """Print text on stderr; the text may quote the content of a file."""
     print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
 def printable(line: str) -> str:
-    r"""Return a line that cannot steer a terminal: what is not printable in it is escaped, line breaks too.
+    r"""Return a line that cannot control a terminal: unprintable characters and line breaks are escaped.
 
     >>> printable("7\x1b[2J.png")
     '7\\x1b[2J.png'
@@ -25,41 +26,65 @@ def printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def shortened(line: str) -> str:
+    """Return the start of a line, as much as a message has room for."""
+    return line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]} …"
+
+
 def listed(names: Sequence[str]) -> str:
-    """Return the first of some names as a message lists them.
+    """Return the first few names as a message lists them.
 
     >>> listed(("a", "b")), listed(tuple("abcdefg"))
     ('a, b', 'a, b, c, d, e and 2 more')
     """
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Return the end of a message about an unknown name: the nearest known name, or else a text, or all known names.
+
+    >>> did_you_mean("fot", ("fit", "test")), did_you_mean("guess", ("fit", "test"))
+    ('; did you mean fit?', '; expected one of fit, test')
+    """
+    known = tuple(known)
+    is_option = name.startswith("-")  # options share long prefixes, so they have to be more alike
+    if matches := difflib.get_close_matches(name, known, n=1, cutoff=0.7 if is_option else 0.6):
+        return f"; did you mean {matches[0]}?"
+    return f"; expected one of {', '.join(known)}" if otherwise is None else otherwise
+
+
+def exit_with_usage_error(message: str) -> NoReturn:
+    """Print a message and exit with code 2."""
+    print_stderr(f"error: {message}")
+    sys.exit(2)
 
 
 def leave_closed_terminal() -> bool:
-    """Send stdout and stderr nowhere if their terminal was closed, for printing would fail; tell whether it was."""
+    """Discard further output if the terminal was closed, because printing would fail; return whether it was."""
     closed = False
     for stream in (1, 2):
         try:
             os.write(stream, b"")
         except OSError:  # input/output error
             closed = True
-            send_nowhere(stream)
+            discard_output(stream)
     return closed
 
 
-def send_nowhere(stream: int) -> None:
-    """Let what is still printed on stdout (1) or stderr (2) vanish."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream)
-    os.close(nowhere)
+def discard_output(stream: int) -> None:
+    """Discard all further output on stdout (1) or stderr (2)."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, stream)
+    os.close(devnull)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parse the options of one command; a mistake ends the program with exit code 2 and names the nearest option.
+    """Parse the options of one command; a wrong option ends the program with exit code 2 and names the nearest one.
 
     Args:
-        command: The name of the command, as in `python -m mnist_lightning COMMAND`.
-        description: What it does.
+        command: Name of the command, as in `python -m mnist_lightning COMMAND`.
+        description: What the command does.
         examples: Command lines that work, without `python -m mnist_lightning`.
     """
 
@@ -75,19 +100,22 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and exit with 2."""
-        if match := re.match(r"unrecognized arguments: (\S+)", message):
-            option = match[1].split("=")[0]
-            message = f"unknown option {option}{_nearest(option, list(self._option_string_actions))}"
+        """Print one line and exit with code 2."""
+        if unknown := unknown_option(message, self._option_string_actions):
+            message = unknown
         elif match := re.match(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message):
-            choices = match[3].replace("'", "")
-            message = f"{match[1]} must be one of {choices}, got {match[2]}{_nearest(match[2], choices.split(', '))}"
-        tell(f"error: {message.removeprefix('argument ')}")
-        sys.exit(2)
+            choices = match[3].replace("'", "").split(", ")
+            allowed, nearest = ", ".join(choices), did_you_mean(match[2], choices, "")
+            message = f"{match[1]} must be one of {allowed}, got {match[2]}{nearest}"
+        exit_with_usage_error(message.removeprefix("argument "))
 
 
-def _nearest(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
-    if matches:
-        return f"; did you mean {matches[0]}?"
-    return "; --help lists the options" if name.startswith("-") else ""
+def unknown_option(message: str, known: Iterable[str]) -> str:
+    """Return argparse's message on an unknown option with the nearest known option, or "" for any other message.
+
+    >>> unknown_option("unrecognized arguments: --formt=onnx", ("--format", "--help"))
+    'unknown option --formt; did you mean --format?'
+    """
+    if match := re.search(r"unrecognized arguments: ([^\s=]+)", message):
+        return f"unknown option {match[1]}{did_you_mean(match[1], known, '; --help lists the options')}"
+    return ""

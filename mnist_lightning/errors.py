@@ -1,11 +1,12 @@
-"""What can go wrong for the user, each with the exit code that tells it.
+"""Errors that the user can fix, each with its exit code.
 
-The command line turns any of these into one line on stderr and the code; a library user catches them by type.
+The command line turns any of these into one line on stderr and the exit code; code that uses the library can catch them
+by type.
 """
 
 
 class UserError(Exception):
-    """A fault that the user can mend; its message says what, where and what to do."""
+    """An error that the user can fix; its message names what is wrong, where, and what to do."""
 
     exit_code = 1
 
@@ -17,25 +18,25 @@ class ConfigError(UserError, ValueError):
 
 
 def require_at_least(least: int, name: str, value: int) -> None:
-    """Raise a ConfigError unless an option's value is at least so much."""
+    """Raise a ConfigError if the value of an option is too small."""
     if value < least:
         raise ConfigError(f"{name} must be at least {least}, got {value}")
 
 
 class DivergenceError(UserError):
-    """A loss, a gradient or a weight is no longer finite."""
+    """A loss, a gradient or a weight is not finite."""
 
     exit_code = 3
 
 
 class DatasetError(UserError):
-    """A data file is missing, damaged or not what its format demands."""
+    """A data file is missing, damaged or not in the expected format."""
 
     exit_code = 4
 
 
 class ImageError(UserError, ValueError):
-    """A picture cannot be read, or shows no digit."""
+    """An image cannot be read, or shows no digit."""
 
     exit_code = 4
 
@@ -47,7 +48,7 @@ class StorageError(UserError):
 
 
 class ProcessLostError(UserError):
-    """Another process of the same training has ended; its exit code is this one's, unless a signal ended it."""
+    """Another process of the same run has ended; its exit code is also this error's, unless a signal ended it."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -55,6 +56,6 @@ class ProcessLostError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, damaged, or belongs to something else."""
+    """A checkpoint is missing, corrupted, or belongs to another network or data set."""
 
     exit_code = 6

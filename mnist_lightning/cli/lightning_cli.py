@@ -20,12 +20,12 @@ from torch.utils import deterministic
 
 from mnist_lightning.cli.changes import Change
 from mnist_lightning.cli.config import check_files, guard_configs
-from mnist_lightning.cli.parser import OptionParser, config_files, shortened
+from mnist_lightning.cli.parser import OptionParser, config_files
 from mnist_lightning.cli.resume import changed_options, check_dataset, epochs_done, why_finished
 from mnist_lightning.cli.saved_config import SaveConfig, saved_options
 from mnist_lightning.cli.tasks import OPTION, PAIRS, DataKind, kind_of_command
 from mnist_lightning.cli.validation import check_options
-from mnist_lightning.console import printable
+from mnist_lightning.console import printable, shortened
 from mnist_lightning.errors import CheckpointError, ConfigError, UserError
 from mnist_lightning.runs import run_folders, verification
 from mnist_lightning.training.callbacks.figures import Dashboard

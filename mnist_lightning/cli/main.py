@@ -1,6 +1,6 @@
-"""The command line: what answers at once, which command runs, and how a failure is told.
+"""The entry point of the command line: run a command, and turn any error into one line and an exit code.
 
-Nothing heavy is imported before it is needed: `--help` and `--version` import neither torch nor Lightning.
+Modules are imported when a command needs them: `--help` and `--version` import neither torch nor Lightning.
 """
 
 import errno
@@ -16,7 +16,7 @@ from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mnist_lightning.console import leave_closed_terminal, send_nowhere, tell
+from mnist_lightning.console import did_you_mean, discard_output, leave_closed_terminal, print_stderr
 from mnist_lightning.errors import ConfigError, DivergenceError, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
 
-Train, validate, test and use a classifier of images (MNIST or one of its family) or of a table's rows.
+Train, evaluate and use a classifier of images (MNIST, its variants, a folder of images) or of the rows of a table.
 
 commands:
-  fit        train; the run goes to lightning_logs/version_N and checkpoints/version_N
-  validate   score a checkpoint on the validation images
-  test       score a checkpoint on the test images
-  predict    label your own pictures of digits, or the rows of a .csv file
-  export     write a trained network to an ONNX, pt2 or safetensors file, and prove that it computes the same
-  demo       open a page to draw digits on, on this machine
-             (without --ckpt_path, all of these take the best checkpoint of the newest run)
-  repeat     train with several seeds: mean and spread
-  compare    whether two tested runs differ by more than chance
-  sweep      search for good options: many runs, which Optuna chooses
-  doctor     check this machine: versions, accelerator, data, folders, mirrors
+  fit        train a network; logs go to lightning_logs/version_N, checkpoints to checkpoints/version_N
+  validate   evaluate a checkpoint on the validation images
+  test       evaluate a checkpoint on the test images
+  predict    predict the labels of images of digits, or of the rows of a .csv file
+  export     write a trained network to an ONNX, pt2 or safetensors file, and check that its outputs are the same
+  demo       serve a web page on this machine to draw digits on
+             (without --ckpt_path, all of these use the best checkpoint of the newest run)
+  repeat     train with several seeds; report mean and standard deviation
+  compare    test whether two runs differ significantly in test accuracy
+  sweep      search for good options with Optuna, over many runs
+  doctor     check this machine: versions, device, data, folders
 
 options:
-  --help     this text; after a command, every option it has
-  --version  the version
-  --debug    with any command: a traceback where something fails
+  --help     show this text; after a command, show all its options
+  --version  show the version
+  --debug    with any command: show the traceback of an error
 
 examples:
   python -m mnist_lightning fit --config configs/default.yaml
@@ -57,7 +57,7 @@ examples:
 """
 
 COMMANDS = ("fit", "validate", "test")
-# The others, each with the module whose `main` runs it.
+# The other commands, each with the module whose `main` runs it.
 OWN_COMMANDS = {
     "compare": "mnist_lightning.cli.compare",
     "demo": "mnist_lightning.inference.demo.command",
@@ -67,9 +67,9 @@ OWN_COMMANDS = {
     "repeat": "mnist_lightning.tuning.repeat",
     "sweep": "mnist_lightning.tuning.sweep.command",
 }
-HOW_TO_GO_ON = {
-    "fit": "; fit --ckpt_path last goes on from what was saved last",
-    "sweep": "; the same command goes on",
+HOW_TO_RESUME = {
+    "fit": "; resume with fit --ckpt_path last",
+    "sweep": "; the same command resumes the sweep",
 }
 HELP_FLAGS = {"-h", "--help"}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -77,17 +77,17 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 
 def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> None:
-    """Run a command and exit: 0 done, 1 done in part, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
+    """Run a command and exit: 0 success, 1 partial, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
 
     Args:
-        args: The command line without the program's name; None takes `sys.argv`.
-        callbacks: What else watches the training or evaluation, for programs that start one.
+        args: The command line without the name of the program; None means `sys.argv`.
+        callbacks: Further callbacks of the Trainer, for programs that call this function.
     """
     args = sys.argv[1:] if args is None else args
-    for name in ("stdout", "stderr"):  # None where the shell has closed it
+    for name in ("stdout", "stderr"):  # None if the shell has closed it
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # until the process ends
-    for stream in (sys.stdout, sys.stderr):  # a name that cannot be encoded must not end the program
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
+    for stream in (sys.stdout, sys.stderr):  # a file name that cannot be encoded must not end the program
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in args
@@ -111,21 +111,21 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
         if args[0] in OWN_COMMANDS:
             return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
         if args[0] not in COMMANDS:
-            return _fail(f"unknown command {args[0]}{_nearest_command(args[0])}", 2)
+            return _fail(f"unknown command {args[0]}{did_you_mean(args[0], (*COMMANDS, *OWN_COMMANDS))}", 2)
         from mnist_lightning.cli.lightning_cli import TrainerCLI
 
         if not debug:
-            _quieten()
+            _silence_libraries()
         TrainerCLI(args, callbacks)
     except UserError as error:
         if debug:
             traceback.print_exc()
-        if isinstance(error, ConfigError | DivergenceError) and not _is_first_here():
-            return error.exit_code  # the first of the processes finds it too, and says it
+        if isinstance(error, ConfigError | DivergenceError) and not _is_first_process():
+            return error.exit_code  # the first process reports the same error
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        send_nowhere(1)
-        return _fail("nobody reads the output any more", 1)
+        discard_output(1)
+        return _fail("the output was closed before the command had finished", 1)
     except OSError as error:
         if error.errno == errno.EIO and leave_closed_terminal():
             return 128 + signal.SIGHUP
@@ -135,14 +135,14 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
             return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
         return _fail(f"{error.filename or 'disk'}: {error.strerror}", StorageError.exit_code)
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning turns an interruption while it trains into exit code 1.
+        # Lightning turns an interruption during training into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        return _fail(f"interrupted{HOW_TO_GO_ON.get(args[0], '')}", 130)
+        return _fail(f"interrupted{HOW_TO_RESUME.get(args[0], '')}", 130)
     except Exception as error:
         if debug:
             raise
-        if _is_about_options(error):
+        if _is_usage_error(error):
             return _fail(" ".join(str(error).split()), 2)
         return _fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
     finally:
@@ -151,19 +151,19 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
     return 0
 
 
-def _is_first_here() -> bool:
-    """Tell whether this is the first of a training's processes on this machine, as Lightning, torchrun or SLURM say."""
+def _is_first_process() -> bool:
+    """Return whether this is the first process of the run on this machine, going by Lightning, torchrun or SLURM."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
 
 
 def _exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """End with the code that a shell gives a process ended by the signal; while it trains, the run saves first."""
+    """Exit with the code that a shell reports for the signal; during training, a callback saves the run first."""
     leave_closed_terminal()
     sys.exit(128 + number)
 
 
-def _is_about_options(error: Exception) -> bool:
-    """Tell whether this is how Lightning says that options do not go together, or not with the data."""
+def _is_usage_error(error: Exception) -> bool:
+    """Return whether this is Lightning's error for options that contradict each other or the data."""
     if type(error).__name__ == "MisconfigurationException":
         return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -171,24 +171,16 @@ def _is_about_options(error: Exception) -> bool:
 
 
 def _fail(line: str, exit_code: int) -> int:
-    tell(f"error: {line}")
+    print_stderr(f"error: {line}")
     return exit_code
 
 
-def _nearest_command(name: str) -> str:
-    import difflib
-
-    commands = (*COMMANDS, *OWN_COMMANDS)
-    matches = difflib.get_close_matches(name, commands, n=1)
-    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(commands)}"
-
-
-def _quieten() -> None:
-    """Silence what is no news to the user: adverts, hardware that is not there, others' deprecations."""
+def _silence_libraries() -> None:
+    """Silence messages that do not concern the user: tips, missing hardware, deprecations in libraries."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler's table was asked for
-    # We check the folder ourselves: only a run that is resumed in place finds checkpoints there.
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler prints its table there
+    # Only a run that is resumed in place has checkpoints in its folder, and there they are expected.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
-    # torch's pytree warns about a name that torch itself uses, called through Lightning 2.6.
+    # torch's own pytree module, which Lightning 2.6 calls, uses a name that torch deprecates.
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)

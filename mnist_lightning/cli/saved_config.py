@@ -13,7 +13,7 @@ from mnist_lightning.atomic_write import replace_file
 from mnist_lightning.cli.changes import Change
 from mnist_lightning.cli.tasks import PAIRS, kind_of_content
 from mnist_lightning.cli.validation import groups_of
-from mnist_lightning.console import printable, tell
+from mnist_lightning.console import print_stderr, printable
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs.run_folders import Located
 
@@ -69,7 +69,7 @@ def saved_options(located: Located, checkpoint: Mapping[str, Any]) -> list[str]:
     if saved := saved_config(located):
         return ["--config", str(saved)]
     if run := located.run:
-        tell(f"{run.logs / CONFIG} is missing: going by the options that {located.path} holds")
+        print_stderr(f"{run.logs / CONFIG} is missing: going by the options that {located.path} holds")
     seed = f"--seed_everything={held.pop('seed_everything')}"
     return [seed, *(f"--{group}.{name}={_typed(value)}" for group in held for name, value in held[group].items())]
 

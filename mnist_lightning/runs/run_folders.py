@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mnist_lightning import atomic_write
-from mnist_lightning.console import tell
+from mnist_lightning.console import print_stderr
 from mnist_lightning.errors import CheckpointError, ConfigError, StorageError
 from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, read_manifest
 from mnist_lightning.runs.verification import matches, read_checkpoint, sha256
@@ -70,7 +70,7 @@ class Run:
         if not ranked:
             return self._last(entries, asked_for="best")
         if best.exists() and not any(matches(best, entry.sha256) for entry in ranked):
-            tell(f"{best} is damaged")
+            print_stderr(f"{best} is damaged")
             ranked = ranked[:1]  # only its twin may take its place: the next best is another result
         for entry in ranked:
             for path in (best, self.checkpoints / entry.file):
@@ -92,13 +92,13 @@ class Run:
         entries = sorted(entries, key=lambda entry: -entry.global_step)
         last = self.checkpoints / LAST
         if entries and last.exists() and not any(matches(last, entry.sha256) for entry in entries):
-            tell(f"{last} is damaged; using an older copy")
+            print_stderr(f"{last} is damaged; using an older copy")
         for entry in entries:
             for path in (last, self.checkpoints / entry.file):
                 if matches(path, entry.sha256):
                     return path
                 if path != last and path.exists():
-                    tell(f"{path} is damaged; using an older checkpoint")
+                    print_stderr(f"{path} is damaged; using an older checkpoint")
         others = (run for run in all_runs(self.root) if run.version != self.version and run.entries())
         other = next(others, None)
         advice = f"{other.name} has: --ckpt_path {other.name}/{asked_for}" if other else "train one with fit"
@@ -241,7 +241,7 @@ def read_entries(folder: Path) -> list[Entry]:
     if listed := read_manifest(folder):
         return listed
     if os.path.lexists(folder / MANIFEST):
-        tell(f"{folder / MANIFEST} cannot be read; going by each checkpoint's own checksums")
+        print_stderr(f"{folder / MANIFEST} cannot be read; going by each checkpoint's own checksums")
     found: dict[str, Entry] = {}
     faults: list[CheckpointError] = []
     copies = (BEST, LAST)
@@ -257,5 +257,5 @@ def read_entries(folder: Path) -> list[Entry]:
         found.setdefault(digest, entry_of(name, digest, checkpoint))
     if faults:
         more = f", and {len(faults) - 1} more in this folder" if faults[1:] else ""
-        tell(f"{faults[0]}{more}")
+        print_stderr(f"{faults[0]}{more}")
     return sorted(found.values(), key=lambda entry: entry.global_step)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed import DistError
 from torch.nn.parallel import DistributedDataParallel
 
-from mnist_lightning.console import tell
+from mnist_lightning.console import print_stderr
 from mnist_lightning.errors import ProcessLostError
 
 # Set by torchrun, Lightning's launcher, a person who starts one process a machine, and SLURM.
@@ -130,7 +130,7 @@ class Launcher(_SubprocessScriptLauncher):
     def _tell_and_end(self) -> None:
         lost = self._lost()
         self.kill(signal.SIGKILL)
-        tell(f"error: {lost}")
+        print_stderr(f"error: {lost}")
         os._exit(lost.exit_code)
 
 

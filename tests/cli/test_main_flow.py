@@ -170,7 +170,7 @@ def test_an_interruption_exits_130_and_the_run_goes_on(
         outcome = fit("--trainer.max_epochs", "3")
     signal.signal(signal.SIGINT, handler)  # Lightning has it ignored from here on
     assert outcome.code == 130
-    assert "fit --ckpt_path last goes on" in outcome.err
+    assert "resume with fit --ckpt_path last" in outcome.err
     assert command("fit", "--ckpt_path", "last").code == 0
     checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 2

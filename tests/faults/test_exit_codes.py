@@ -232,7 +232,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     # 1 what nobody foresaw
     (1, a_sweep_that(SWEEP + LR.replace("0.001", "1e30")), "sweep --config sweep.yaml", "no trial has a score"),
     (1, a_program_that_fails, "fit", "unexpected ZeroDivisionError: division by zero; --debug shows where"),
-    (1, a_reader_who_has_gone, "fit", "nobody reads the output any more"),
+    (1, a_reader_who_has_gone, "fit", "the output was closed before the command had finished"),
     # 2 usage or config
     (2, nothing, "", "usage:"),
     (2, nothing, "fot", "unknown command fot; did you mean fit?"),

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_lightning.console import tell
+from mnist_lightning.console import print_stderr
 from mnist_lightning.data.mnist import idx
 from mnist_lightning.data.mnist.download import ContentError, MirrorError, download
 from mnist_lightning.data.mnist.raw_files import (
@@ -66,7 +66,7 @@ def fetch(
     try:
         own = [file.name for file in dataset.files if _is_own(folder, file)]
         if own and source != "files":
-            tell(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
+            print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
             _unpack_own(dataset, folder)
             _check(dataset, folder)
@@ -169,7 +169,9 @@ class _Supply:
             raise DatasetError(self._recipe(target.parent))
         if not self.silent:
             reasons = "; ".join(f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items())
-            tell(f"{self.dataset.folder}: no mirror delivers it ({reasons or 'none given'}): using the bundled copy")
+            print_stderr(
+                f"{self.dataset.folder}: no mirror delivers it ({reasons or 'none given'}): using the bundled copy"
+            )
             self.silent, self.mirrors = True, []
         packed = self.bundled / f"{file.name}.gz"
         try:

@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from mnist_lightning.console import tell
+from mnist_lightning.console import print_stderr
 from mnist_lightning.data.mnist.download import ContentError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def keep_aside(path: Path, seen: os.stat_result, reason: str) -> None:
     with suppress(FileNotFoundError):  # another process was faster
         os.rename(path, aside)
         if os.path.samestat(seen, os.lstat(aside)):
-            tell(f"{path} is damaged ({reason}): kept as {aside.name}, fetching the file again")
+            print_stderr(f"{path} is damaged ({reason}): kept as {aside.name}, fetching the file again")
         else:
             os.replace(aside, path)  # what another process had just published
 

@@ -5,7 +5,6 @@ is loaded on first use.
 """
 
 import csv
-import difflib
 import itertools
 import re
 import warnings
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError, DatasetError
 
 SNIFFED_ROWS = 1000  # tell most columns of texts from those of numbers, so that a long file is read once
@@ -104,12 +104,11 @@ def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> N
     """
     for name in wanted:
         if name not in header:
-            nearest = difflib.get_close_matches(name, header, n=1)
-            advice = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(filter(None, header))}"
+            advice = did_you_mean(name, filter(None, header))
             for separator, word in OTHER_SEPARATORS.items():
                 if len(header) == 1 and separator in header[0]:
-                    advice = f"its fields seem to be separated by {word}; save it with commas"
-            raise DatasetError(f"{path} has no column {name}; {advice}")
+                    advice = f"; its fields seem to be separated by {word}; save it with commas"
+            raise DatasetError(f"{path} has no column {name}{advice}")
 
 
 def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) -> Table:

@@ -1,6 +1,5 @@
 """What a sweep's config says: the study, the training that each trial is, and the options to search over."""
 
-import difflib
 import json
 import warnings
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from mnist_lightning.cli.config import guard_configs, read_config
 from mnist_lightning.cli.parser import OptionParser, place_of
+from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError
 
 SECTIONS = ("study", "pruner", "fit", "space")
@@ -121,7 +121,7 @@ def read_plan(path: Path) -> Plan:
     content = read_config(path)
     for key in content:
         if key not in SECTIONS:
-            raise ConfigError(f"unknown key {key}{place_of(key, args)}{_nearest(key, SECTIONS)}")
+            raise ConfigError(f"unknown key {key}{place_of(key, args)}{did_you_mean(key, SECTIONS)}")
     for section, kind in (("study", Study), ("pruner", Pruner)):
         known = tuple(field.name for field in fields(kind))
         entries = content.setdefault(section, {})
@@ -130,7 +130,7 @@ def read_plan(path: Path) -> Plan:
         for key in entries:
             if key not in known:
                 raise ConfigError(
-                    f"unknown key {section}.{key}{place_of(f'{section}.{key}', args)}{_nearest(key, known)}"
+                    f"unknown key {section}.{key}{place_of(f'{section}.{key}', args)}{did_you_mean(key, known)}"
                 )
     fit, space = content.pop("fit", None) or {}, content.pop("space", None)
     if not isinstance(fit, dict) or not isinstance(space, dict) or not space:
@@ -169,7 +169,7 @@ def _distribution(name: str, entry: Any, path: Path) -> BaseDistribution:
     known = ("choices",) if "choices" in entry else RANGE_KEYS
     for key in entry:
         if key not in known:
-            raise ConfigError(f"{place}: unknown key {key}{_nearest(str(key), (*RANGE_KEYS, 'choices'))}")
+            raise ConfigError(f"{place}: unknown key {key}{did_you_mean(str(key), (*RANGE_KEYS, 'choices'))}")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Optuna would change a range that its step does not divide
         try:
@@ -193,8 +193,3 @@ def _ends(distribution: BaseDistribution) -> list[Any]:
         return list(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return [distribution.low, distribution.high]
-
-
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(known)}"

@@ -12,7 +12,7 @@ from optuna.visualization import plot_intermediate_values, plot_optimization_his
 from mnist_lightning.atomic_write import replace_file
 from mnist_lightning.cli.config import read_config
 from mnist_lightning.cli.saved_config import CONFIG
-from mnist_lightning.console import tell
+from mnist_lightning.console import print_stderr
 from mnist_lightning.runs.run_folders import LOGS
 from mnist_lightning.training.callbacks.run_summary import show
 from mnist_lightning.tuning.sweep.plan import Plan
@@ -36,7 +36,7 @@ def summarise(trials: Sequence[FrozenTrial], study: optuna.Study, plan: Plan) ->
     if under_way or len(trials) < plan.study.trials:
         print(f"{len(trials) - under_way} of {plan.study.trials} trials have ended; the same command goes on")
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
-        tell(f"error: no trial has a score; {plan.folder / 'trials'} holds what they said")
+        print_stderr(f"error: no trial has a score; {plan.folder / 'trials'} holds what they said")
         return 1
     best = study.best_trial
     replace_file(plan.folder / PLOTS, _plots(study).encode())

@@ -116,7 +116,7 @@ def test_a_fault_is_named_with_its_row_and_column(path: Path, name: str) -> None
     ("content", "wanted", "message"),
     [
         ("length,width\n1,2\n", "lenght", "has no column lenght; did you mean length?"),
-        ("length,width\n1,2\n", "species", "has no column species; there are length, width"),
+        ("length,width\n1,2\n", "species", "has no column species; expected one of length, width"),
         ("length;width\n1;2\n", "width", "its fields seem to be separated by semicolons"),
     ],
 )

@@ -1,1 +1,1 @@
-"""People's image files, read safely, and resizing them. No torch, no digits."""
+"""Read and resize people's image files. No torch, and no search for digits."""

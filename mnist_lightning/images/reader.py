@@ -1,6 +1,6 @@
-"""Read a picture file that a person names: bounded in size, of a known format, upright, flat. Pillow, and no other.
+"""Read a person's image file safely: limited in size, of a known format, upright, in 8 bits.
 
-Believes neither a file's name nor its header. What the picture shows is the business of `pictures`.
+Neither a file's name nor its header is trusted. The only decoder is Pillow.
 """
 
 import io
@@ -20,23 +20,23 @@ from mnist_lightning.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-PHONES_SUFFIXES = (".heic", ".heif", ".avif")  # not read, but a person who has them wants to be told
+UNSUPPORTED_SUFFIXES = (".heic", ".heif", ".avif")  # found all the same, so that their owner gets an error message
 
-CONTACT_SHEET_SUFFIX = ".input.png"  # of what `predict --save_inputs` writes: no picture to label
+CONTACT_SHEET_SUFFIX = ".input.png"  # of the files that `predict --save_inputs` writes, which are not images to label
 
 MAX_FILE_BYTES = 20 * 2**20  # a photo of 50 megapixels has about 15 MB as a JPEG
-# What is decoded whole takes up to 12 bytes a pixel; a JPEG is decoded at a half, a quarter or an eighth of its size.
+# An image that is decoded whole takes up to 12 bytes a pixel; a JPEG is decoded at 1/2, 1/4 or 1/8 of its size.
 MAX_PIXELS = 16_000_000
 MAX_JPEG_PIXELS = 50_000_000
-DETAIL = 1024  # pixels of the longer side that always remain; larger pictures are reduced by a whole number
+MIN_DETAIL = 1024  # pixels of the longer side that always remain; larger images are reduced by an integer factor
 
-# What Pillow raises on damaged bytes: the list of its own fuzz tests, and what a less careful decoder in Python may.
+# What Pillow raises for corrupted bytes, according to its own fuzz tests, and what its Python decoders may add.
 DECODING_ERRORS = (
     OSError,
     SyntaxError,
     MemoryError,
     ValueError,
-    NotImplementedError,  # what the base class of decoders in Python answers for one that lacks a method
+    NotImplementedError,
     OverflowError,
     KeyError,
     IndexError,
@@ -46,7 +46,7 @@ DECODING_ERRORS = (
     struct.error,
 )
 
-UPRIGHT = {  # what undoes each EXIF orientation
+UPRIGHT = {  # the transposition that undoes each EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -58,72 +58,73 @@ UPRIGHT = {  # what undoes each EXIF orientation
 
 
 def find_image_files(places: Sequence[str]) -> tuple[list[Path], list[ImageError]]:
-    """Return the picture files that files and folders name, and what is wrong with some of these.
+    """Return the image files that some files and folders stand for, and an error for each place that is not usable.
 
-    A file is taken whatever it is called. Of a folder and all folders in it, the files with a suffix of `SUFFIXES` or
-    `PHONES_SUFFIXES` are taken, in the order of their names; hidden ones, and folders behind symbolic links, are left
-    out.
+    A file is returned whatever its name. A folder stands for the files in it and its subfolders that have a suffix of
+    `SUFFIXES` or `UNSUPPORTED_SUFFIXES`, sorted by name, except hidden ones and those behind symbolic links to folders.
 
     Args:
         places: Paths of files and folders.
     """
     paths: list[Path] = []
-    faults: list[ImageError] = []
+    errors: list[ImageError] = []
 
-    def note(error: OSError) -> None:
-        faults.append(ImageError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}"))
+    def add_error(error: OSError) -> None:
+        errors.append(ImageError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}"))
 
     for place in places:
         if not place:
-            faults.append(ImageError("an empty name names no picture"))
+            errors.append(ImageError("an image's path must not be empty"))
             continue
         if not os.path.isdir(place):
             paths.append(Path(place))
             continue
         found = []
-        for folder, subfolders, names in os.walk(place, onerror=note):
+        for folder, subfolders, names in os.walk(place, onerror=add_error):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            pictures = sorted(
-                name for name in names if name.lower().endswith(SUFFIXES + PHONES_SUFFIXES) and not name.startswith(".")
-            )
-            found += [Path(folder, name) for name in pictures if not name.endswith(CONTACT_SHEET_SUFFIX)]
+            visible = sorted(name for name in names if not name.startswith("."))
+            found += [
+                Path(folder, name)
+                for name in visible
+                if name.lower().endswith(SUFFIXES + UNSUPPORTED_SUFFIXES) and not name.endswith(CONTACT_SHEET_SUFFIX)
+            ]
         if not found:
-            faults.append(ImageError(f"{printable(place)}: no pictures in it ({', '.join(SUFFIXES)})"))
+            errors.append(ImageError(f"{printable(place)}: the folder contains no images ({', '.join(SUFFIXES)})"))
         paths += found
-    return paths, faults
+    return paths, errors
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Return the first frame of a picture file, as `flattened` does.
+    """Return the first frame of an image file, in the form that `flatten` defines.
 
     Raises:
-        ImageError: If it is missing, no regular file, too large, of another format, or damaged.
+        ImageError: If it is missing, not a regular file, too large, of another format, or corrupted.
     """
     name = printable(os.fspath(path))
     data = _read_bytes(path, name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what it makes the best of; sizes are checked below
+        warnings.simplefilter("ignore")  # Pillow's warnings about what it can repair; sizes are checked below
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image, _silent_decoder(image):
                 _check_size(image, name)
-                image.draft("RGB", (DETAIL, DETAIL))  # a JPEG is decoded no larger than needed
-                return flattened(image)
+                image.draft("RGB", (MIN_DETAIL, MIN_DETAIL))  # decodes a JPEG no larger than needed
+                return flatten(image)
         except ImageError:
             raise
         except Image.DecompressionBombError:
-            raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; save the picture smaller") from None
+            raise ImageError(f"{name}: more than {MAX_PIXELS // 10**6} megapixels; save the image smaller") from None
         except UnidentifiedImageError:
-            raise ImageError(f"{name}: not a PNG, JPEG, BMP, WebP, TIFF or GIF picture, or a damaged one") from None
+            raise ImageError(f"{name}: not a PNG, JPEG, BMP, WebP, TIFF or GIF image, or a corrupted one") from None
         except DECODING_ERRORS as error:
             reason = printable(str(error)) or type(error).__name__
-            raise ImageError(f"{name}: damaged, or of a kind that is not supported: {reason[:100]}") from error
+            raise ImageError(f"{name}: corrupted, or of an unsupported kind: {reason[:100]}") from error
 
 
-def flattened(image: Image.Image) -> Image.Image:
-    """Return a picture as it is seen: upright, on white paper where it is transparent, in 8 bits.
+def flatten(image: Image.Image) -> Image.Image:
+    """Return an image as viewers display it: upright, in 8 bits, on white where it is transparent.
 
-    Pixels of up to 16 bits are scaled to 8, of 32 bits too where their values are those of 8 or 16 bits or lie in
-    [0, 1]. A picture of more than `DETAIL` pixels on its longer side is reduced by a whole number.
+    Pixels of up to 16 bits are scaled to 8. So are pixels of 32 bits if their values are those of 8 or 16 bits, or lie
+    in [0, 1]. An image with more than `MIN_DETAIL` pixels on its longer side is reduced by an integer factor.
 
     Args:
         image: A Pillow image of any mode.
@@ -132,32 +133,32 @@ def flattened(image: Image.Image) -> Image.Image:
         An image of mode `L` or `RGB`.
 
     Raises:
-        ValueError: If the values of a 32-bit picture lie elsewhere.
+        ValueError: If the values of a 32-bit image have another range.
     """
     image.load()
     orientation = _orientation(image)
     transparent = False
     if image.mode.startswith(("I", "F")):
-        flat = _in_8_bits(image)
+        flat = _to_8_bits(image)
     elif image.mode == "LAB":
         flat = image.getchannel(0)  # lightness
     else:
         transparent = image.has_transparency_data
         mode = "RGBA" if transparent else "L" if image.mode in ("1", "L") else "RGB"
         flat = image if image.mode == mode else image.convert(mode)
-    factor = max(1, max(flat.size) // DETAIL)
+    factor = max(1, max(flat.size) // MIN_DETAIL)
     flat = flat.reduce(factor) if factor > 1 else flat.copy()
     if transparent:
-        paper = Image.new("RGB", flat.size, "white")
-        paper.paste(flat, mask=flat.getchannel("A"))
-        flat = paper
-    flat.info.clear()  # of its EXIF too, or it would be turned once more by whoever reads that
+        white = Image.new("RGB", flat.size, "white")
+        white.paste(flat, mask=flat.getchannel("A"))
+        flat = white
+    flat.info.clear()  # including EXIF: whoever reads that would turn the image once more
     return flat.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else flat
 
 
 def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
     try:
-        # Asked before opening, because opening a FIFO waits until somebody writes to it.
+        # Checked before opening, because opening a FIFO blocks until another program writes to it.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ImageError(f"{name}: not a regular file")
         with open(path, "rb") as file:
@@ -166,10 +167,10 @@ def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
         raise
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file or folder") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"{name}: more than {MAX_FILE_BYTES >> 20} MiB; save the picture smaller")
+        raise ImageError(f"{name}: more than {MAX_FILE_BYTES >> 20} MiB; save the image smaller")
     if not data:
         raise ImageError(f"{name}: the file is empty")
     return data
@@ -179,12 +180,12 @@ def _check_size(image: Image.Image, name: str) -> None:
     limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
     if image.width * image.height > limit:
         size = f"{image.width}×{image.height} pixels"
-        raise ImageError(f"{name}: {size}, more than {limit // 10**6} megapixels; save the picture smaller")
+        raise ImageError(f"{name}: {size}, more than {limit // 10**6} megapixels; save the image smaller")
 
 
 @contextmanager
 def _silent_decoder(image: Image.Image) -> Iterator[None]:
-    """Keep libtiff from writing what it thinks of a damaged file to the process's stderr, past Python."""
+    """Discard what libtiff writes about a corrupted file to the process's stderr, bypassing Python."""
     if image.format != "TIFF":
         yield
         return
@@ -203,11 +204,11 @@ def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except DECODING_ERRORS:
-        return None  # damaged EXIF; the picture itself was decoded
+        return None  # the EXIF data are corrupted, but the image itself was decoded
 
 
-def _in_8_bits(image: Image.Image) -> Image.Image:
-    """Return a grey picture of one wide number a pixel in 8 bits; Pillow's own conversion would clip to 255."""
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Return a grey image with 16 or 32 bits a pixel in 8 bits; Pillow's own conversion clips values at 255."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I;16"):
@@ -216,10 +217,10 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
         if "transparency" in image.info:
             grey[values == image.info["transparency"]] = 255
     else:
-        least, most = float(values.min()), float(values.max())
-        limit = next((limit for limit in (1, 255, 65535) if most <= limit and (limit > 1 or image.mode == "F")), None)
-        if limit is None or not least >= 0:
-            raise ValueError(f"32-bit values from {least:g} to {most:g}, where 0 to 1, 255 or 65535 are understood")
+        low, high = float(values.min()), float(values.max())
+        limit = next((limit for limit in (1, 255, 65535) if high <= limit and (limit > 1 or image.mode == "F")), None)
+        if limit is None or not low >= 0:
+            raise ValueError(f"32-bit values must be in [0, 1], [0, 255] or [0, 65535], got {low:g} to {high:g}")
         grey = np.rint(values * (255 / limit)).astype(np.uint8)
     white_is_zero = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
     return Image.fromarray(255 - grey if white_is_zero else grey)

@@ -17,9 +17,9 @@ from mnist_lightning.inference.digits.preprocess import (
     InkChoice,
     NetworkInput,
     Pixels,
-    as_flat,
     preprocess,
     preprocess_file,
+    to_plain_image,
 )
 from mnist_lightning.inference.network import TrainedNetwork, load_network
 from mnist_lightning.inference.predict.output import GUESSES
@@ -115,7 +115,7 @@ class Predictor:
         """
         schema = self.trained.schema
         if not isinstance(picture, str | os.PathLike):
-            flat = as_flat(_image_or_array(picture))
+            flat = to_plain_image(_image_or_array(picture))
         elif schema.origin:
             flat = read_image(picture)
         else:

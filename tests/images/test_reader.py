@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mnist_lightning.errors import ImageError
-from mnist_lightning.images.reader import DETAIL, MAX_FILE_BYTES, find_image_files, read_image
+from mnist_lightning.images.reader import MAX_FILE_BYTES, MIN_DETAIL, find_image_files, read_image
 from mnist_lightning.inference.digits.preprocess import SIDE, NetworkInput, preprocess_file
 from tests.inference.digits.drawn import mnist_images, on_paper
 
@@ -40,31 +40,31 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a text": (lambda: b"I am a picture", "not a PNG, JPEG, BMP, WebP, TIFF or GIF picture"),
+    "a text": (lambda: b"I am an image", "not a PNG, JPEG, BMP, WebP, TIFF or GIF image"),
     "nothing": (lambda: b"", "the file is empty"),
     "a page of HTML": (lambda: b"<html><img src=7.png></html>", "not a PNG"),
     "a pickle": (lambda: b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.", "not a PNG"),
     "SVG": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG"),
-    "PostScript, which Pillow would hand to another program": (lambda: content(DIGIT, "EPS"), "not a PNG"),
+    "PostScript, for which Pillow would run another program": (lambda: content(DIGIT, "EPS"), "not a PNG"),
     "an icon, which Pillow reads": (lambda: content(DIGIT, "ICO"), "not a PNG"),
     "PPM, which Pillow reads": (lambda: content(DIGIT, "PPM"), "not a PNG"),
-    "half a PNG": (lambda: content(DIGIT, "PNG")[:600], "damaged"),
-    "half a JPEG": (lambda: content(DIGIT, "JPEG")[:1200], "damaged"),
-    "half a TIFF": (lambda: content(DIGIT, "TIFF", compression="tiff_lzw")[:900], "damaged"),
-    "half a WebP": (lambda: content(DIGIT, "WEBP")[:300], "damaged"),
-    "half a GIF": (lambda: content(DIGIT, "GIF")[:900], "damaged"),
-    "half a BMP": (lambda: content(DIGIT, "BMP")[:2000], "damaged"),
-    "a bomb of 10 KB": (lambda: png_claiming(9000, 9000), "9000×9000 pixels, more than 16 megapixels"),
-    "a bomb that Pillow knows": (lambda: png_claiming(60_000, 60_000), "more than 16 megapixels"),
-    "one row of many pixels": (lambda: png_claiming(2**31 - 1, 1), "more than 16 megapixels"),
-    "a size of nothing": (lambda: png_claiming(0, 28), "damaged"),
-    "fewer pixels than claimed": (lambda: png_claiming(300, 300), "damaged"),
+    "half a PNG": (lambda: content(DIGIT, "PNG")[:600], "corrupted"),
+    "half a JPEG": (lambda: content(DIGIT, "JPEG")[:1200], "corrupted"),
+    "half a TIFF": (lambda: content(DIGIT, "TIFF", compression="tiff_lzw")[:900], "corrupted"),
+    "half a WebP": (lambda: content(DIGIT, "WEBP")[:300], "corrupted"),
+    "half a GIF": (lambda: content(DIGIT, "GIF")[:900], "corrupted"),
+    "half a BMP": (lambda: content(DIGIT, "BMP")[:2000], "corrupted"),
+    "a decompression bomb of 10 KB": (lambda: png_claiming(9000, 9000), "9000×9000 pixels, more than 16 megapixels"),
+    "a decompression bomb that Pillow recognises": (lambda: png_claiming(60_000, 60_000), "more than 16 megapixels"),
+    "one row of two billion pixels": (lambda: png_claiming(2**31 - 1, 1), "more than 16 megapixels"),
+    "no columns": (lambda: png_claiming(0, 28), "corrupted"),
+    "fewer pixels than claimed": (lambda: png_claiming(300, 300), "corrupted"),
     "too many bytes": (lambda: content(DIGIT, "PNG") + bytes(MAX_FILE_BYTES), "more than 20 MiB"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_picture_is_refused_in_one_line_that_names_it(
+def test_a_file_that_is_not_an_image_is_refused_in_one_line_with_its_name(
     tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make, reason = HOSTILE[name]
@@ -74,11 +74,11 @@ def test_what_is_no_picture_is_refused_in_one_line_that_names_it(
         read_image(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert str(refused.value).isprintable()
-    assert capfd.readouterr() == ("", "")  # libtiff writes on stderr by itself
+    assert capfd.readouterr() == ("", "")  # libtiff writes to stderr directly
 
 
-def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
-    (tmp_path / "bomb.png").write_bytes(png_claiming(3900, 4100) + bytes(10))  # 16 megapixels less a little
+def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_claiming(3900, 4100) + bytes(10))  # just below 16 megapixels
     script = (
         "import resource, sys\n"
         "from mnist_lightning.images.reader import read_image\n"
@@ -93,13 +93,13 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".txt", ""])
-def test_a_files_name_does_not_matter(tmp_path: Path, suffix: str) -> None:
+def test_the_format_is_recognised_whatever_the_file_is_called(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"Sieben ✓{suffix}"
     path.write_bytes(content(DIGIT, "PNG"))
     np.testing.assert_array_equal(np.asarray(read_image(path)), np.asarray(DIGIT))
 
 
-def test_no_file_and_what_is_not_a_file_are_told_apart(tmp_path: Path) -> None:
+def test_the_message_distinguishes_missing_files_from_what_is_not_a_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     for name, reason in {
@@ -111,11 +111,11 @@ def test_no_file_and_what_is_not_a_file_are_told_apart(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ImageError, match=reason) as refused:
             read_image(tmp_path / name)
-        assert str(refused.value).count(": ") <= reason.count(": ") + 1, "the file is named once"
+        assert str(refused.value).count(": ") <= reason.count(": ") + 1, "the message names the file once"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
+def test_a_file_without_read_permission_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "secret.png"
     path.write_bytes(content(DIGIT, "PNG"))
     path.chmod(0)
@@ -123,54 +123,54 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_escape_codes_in_a_name_do_not_reach_the_terminal(tmp_path: Path) -> None:
+def test_escape_codes_in_a_file_name_do_not_reach_the_terminal(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"clear\\x1b\[2J\\nscreen") as refused:
         read_image(tmp_path / "clear\x1b[2J\nscreen.png")
     assert "\x1b" not in str(refused.value)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_a_large_photo_is_made_smaller_and_its_digit_still_found(tmp_path: Path, format: str) -> None:
+def test_a_large_photo_is_reduced_and_its_digit_still_found(tmp_path: Path, format: str) -> None:
     photo = Image.new("L", (4000, 3000), 230)
     photo.paste(DIGIT.resize((992, 992)), (1500, 1000))
     path = tmp_path / "photo"
     path.write_bytes(content(photo, format))
-    picture, seen = preprocess_file(path)
-    assert DETAIL <= max(picture.size) < 2 * DETAIL
-    assert picture.width / picture.height == pytest.approx(4 / 3, abs=0.01)
-    left, top, right, bottom = seen.box
+    image, found = preprocess_file(path)
+    assert MIN_DETAIL <= max(image.size) < 2 * MIN_DETAIL
+    assert image.width / image.height == pytest.approx(4 / 3, abs=0.01)
+    left, top, right, bottom = found.box
     assert 1500 / 4000 < left < right < 2492 / 4000
     assert 1000 / 3000 < top < bottom < 1992 / 3000
 
 
-def test_a_folder_gives_all_its_pictures_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_a_folder_stands_for_all_its_images_sorted_by_name(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "d/c.tiff", "notes.txt", ".hidden.png", ".git/d.png", "a.jpg.input.png", "e.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     named = tmp_path / "notes.txt"
-    found, faults = find_image_files([str(tmp_path), str(named)])
+    found, errors = find_image_files([str(tmp_path), str(named)])
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a.jpg", "b.PNG", "e.heic", "d/c.tiff", "notes.txt"]
-    assert not faults
+    assert not errors
 
 
-def test_an_empty_name_is_a_fault() -> None:
-    found, faults = find_image_files([""])
+def test_an_empty_path_is_an_error() -> None:
+    found, errors = find_image_files([""])
     assert not found
-    assert [str(fault) for fault in faults] == ["an empty name names no picture"]
+    assert [str(error) for error in errors] == ["an image's path must not be empty"]
 
 
-def test_a_folder_without_pictures_is_a_fault(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    found, faults = find_image_files([str(tmp_path)])
+    found, errors = find_image_files([str(tmp_path)])
     assert not found
-    assert [str(fault) for fault in faults] == [
-        f"{tmp_path}: no pictures in it (.png, .jpg, .jpeg, .jfif, .bmp, .webp, .tif, .tiff, .gif)"
+    assert [str(error) for error in errors] == [
+        f"{tmp_path}: the folder contains no images (.png, .jpg, .jpeg, .jfif, .bmp, .webp, .tif, .tiff, .gif)"
     ]
 
 
-# Small, so that damage hits what matters; one for each decoder, and for each kind of compression in TIFF.
+# Small, so that corrupted bytes matter; one for each decoder, and for each compression in TIFF.
 SMALL = DIGIT.resize((40, 40))
-SOUND = [
+VALID = [
     content(SMALL, "PNG"),
     content(SMALL.convert("P"), "PNG", bits=4),
     content(SMALL, "JPEG"),
@@ -186,7 +186,7 @@ SOUND = [
 ]
 
 
-def read_or_refused(data: bytes) -> tuple[Image.Image, NetworkInput] | ImageError:
+def read_or_error(data: bytes) -> tuple[Image.Image, NetworkInput] | ImageError:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
@@ -198,29 +198,29 @@ def read_or_refused(data: bytes) -> tuple[Image.Image, NetworkInput] | ImageErro
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(
-    sound=st.sampled_from(SOUND),
-    damage=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),
-    kept=st.integers(1, 5000),
+    valid=st.sampled_from(VALID),
+    changes=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), max_size=8),
+    length=st.integers(1, 5000),
 )
-def test_a_damaged_picture_is_read_or_refused_and_nothing_else(
-    sound: bytes, damage: list[tuple[int, int]], kept: int
+def test_a_corrupted_image_is_read_or_raises_an_image_error(
+    valid: bytes, changes: list[tuple[int, int]], length: int
 ) -> None:
-    data = bytearray(sound)
-    for place, value in damage:
+    data = bytearray(valid)
+    for place, value in changes:
         data[place % len(data)] = value
-    result = read_or_refused(bytes(data[:kept]))
+    result = read_or_error(bytes(data[:length]))
     if isinstance(result, ImageError):
         assert str(result).isprintable()
     else:
-        picture, seen = result
-        assert picture.mode in ("L", "RGB")
-        assert seen.pixels.shape == (SIDE, SIDE)
-        assert seen.pixels.dtype == np.uint8
-        assert seen.pixels.any()
+        image, found = result
+        assert image.mode in ("L", "RGB")
+        assert found.pixels.shape == (SIDE, SIDE)
+        assert found.pixels.dtype == np.uint8
+        assert found.pixels.any()
 
 
 @settings(max_examples=200, deadline=None, derandomize=True, database=None)
-@given(data=st.binary(max_size=300), head=st.sampled_from([b"", *(sound[:12] for sound in SOUND)]))
-def test_any_bytes_are_read_or_refused(data: bytes, head: bytes) -> None:
-    result = read_or_refused(head + data)
+@given(data=st.binary(max_size=300), head=st.sampled_from([b"", *(valid[:12] for valid in VALID)]))
+def test_random_bytes_are_read_or_raise_an_image_error(data: bytes, head: bytes) -> None:
+    result = read_or_error(head + data)
     assert not isinstance(result, ImageError) or str(result).isprintable()

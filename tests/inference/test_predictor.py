@@ -134,7 +134,7 @@ def test_the_ink_can_be_told(predictor: Predictor) -> None:
         (torch.zeros(28, 28, dtype=torch.int64), "must be uint8 or float"),
         (torch.full((28, 28), 2.0), r"must be in \[0, 1\], got 2 to 2"),
         (torch.full((28, 28), torch.nan), r"must be in \[0, 1\]"),
-        (np.zeros((0, 28), np.uint8), "none empty"),
+        (np.zeros((0, 28), np.uint8), "not empty"),
         (torch.zeros(0, 28), "must not be empty"),
     ],
 )

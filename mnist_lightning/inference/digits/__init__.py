@@ -1,1 +1,1 @@
-"""From a person's photo to the 28×28 pixels of MNIST. No torch."""
+"""From a photo of a digit to the 28×28 pixels of MNIST. No torch."""

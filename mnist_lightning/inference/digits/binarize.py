@@ -1,66 +1,72 @@
-"""What in a grey picture is ink and what is paper: contrast, printed lines, strokes. NumPy on arrays in memory."""
+"""Separate foreground from background in a grey image: contrast, ruled lines, stroke width.
 
-from typing import Literal, TypeVar
+Foreground is what is drawn (the ink), background is what it is drawn on (the paper).
+"""
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Ink = Literal["dark", "light"]  # than the paper
+Ink = Literal["dark", "light"]  # relative to the background
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-Array = TypeVar("Array", NDArray[np.uint8], Floats)
 
-# Of the picture's longer side. What is wider than this is paper, in light or in shadow; what is narrower may be ink.
-WIDEST_STROKE = 1 / 3
-DARKEST_PAPER = 64.0  # grey level; below it the contrast is no longer taken in proportion, for noise would be amplified
+# As a fraction of the image's longer side. Wider regions are background, lit or in shadow; narrower ones may be ink.
+MAX_STROKE_WIDTH = 1 / 3
+DARKEST_BACKGROUND = 64.0  # grey level; below it, contrast is not scaled up any further, which would amplify noise
 
-# Printed lines: how faint, how much of the picture's width they cover, how thick (of the longer side), how steep.
+# Ruled lines: minimum contrast, minimum fraction of the image's width that they cover, maximum thickness (as a fraction
+# of the longer side), maximum slope.
 LINE_CONTRAST = 0.15
-LINE_COVER = 0.6
+LINE_COVERAGE = 0.6
 LINE_THICKNESS = 0.06
 LINE_SLOPE = 0.08
-STROKE_CONTRAST = 0.75  # of full ink: a pen's stroke is darker in its middle, a printed line fainter
-LINE_PARTS = 16  # a line's course is looked at in so many parts of the width
+STROKE_CONTRAST = 0.75  # of full ink: the middle of a pen stroke is darker than this, a ruled line is fainter
+LINE_SEGMENTS = 16  # a line is followed in this many segments of the width
 
 
 def contrast(grey: Floats, ink: Ink) -> Floats:
-    """Return how much each pixel stands out from the paper around it, as ink of this kind: 0 paper, at most 1.
+    """Return how much each pixel stands out from the background around it: 0 for background, at most 1.
 
-    The paper is the grey-level closing of the picture (Serra, Image Analysis and Mathematical Morphology, 1982): dark
-    things that are narrower than a square of `WIDEST_STROKE` vanish in it, and whatever is wider stays, such as a
-    shadow or the table under the paper. Contrast with dark ink is relative to the paper, so a shadow does not alter it.
+    The background is the grey-level closing of the image (Serra, Image Analysis and Mathematical Morphology, 1982):
+    dark regions narrower than a square of `MAX_STROKE_WIDTH` vanish in it, while wider ones remain, such as a shadow or
+    the table under the paper. Contrast with dark ink is relative to the background, so a shadow does not change it.
 
     Args:
         grey: float32 (H, W) in [0, 255].
-        ink: Whether to look for ink that is darker or lighter than the paper.
+        ink: Whether the foreground is darker or lighter than the background.
     """
+    from scipy import ndimage
+
     values = grey if ink == "dark" else 255 - grey
-    calm = Image.fromarray(np.rint(values).astype(np.uint8)).filter(ImageFilter.MedianFilter(3))
-    radius = max(2, round(WIDEST_STROKE * max(grey.shape) / 2))
-    # The picture goes on beyond its edge, or the square would not fit between the edge and a digit near it.
-    paper = np.pad(np.asarray(calm), radius, mode="edge")
-    paper = ~_running_max(~_running_max(paper, radius), radius)[radius:-radius, radius:-radius]
-    full = np.maximum(paper, DARKEST_PAPER) if ink == "dark" else 255.0
-    found: Floats = (paper - values) / full
-    # In noise the closing is brighter than the paper on the average; what is surely no ink tells by how much.
-    found -= np.median(found[found <= found.max() / 2])
-    return found
+    smooth = Image.fromarray(np.rint(values).astype(np.uint8)).filter(ImageFilter.MedianFilter(3))
+    radius = max(2, round(MAX_STROKE_WIDTH * max(grey.shape) / 2))
+    # Extended beyond its edges, so that the square fits between an edge and a digit near it.
+    extended = np.pad(np.asarray(smooth), radius, mode="edge")
+    background = ndimage.grey_closing(extended, size=2 * radius + 1, mode="nearest")[radius:-radius, radius:-radius]
+    full_ink = np.maximum(background, DARKEST_BACKGROUND) if ink == "dark" else 255.0
+    foreground: Floats = (background - values) / full_ink
+    # Where there is noise, the closing is brighter than the average background; the median of all pixels that are
+    # certainly background corrects this.
+    foreground -= np.median(foreground[foreground <= foreground.max() / 2])
+    return foreground
 
 
-def without_lines(ink: Floats) -> Floats:
-    """Return a picture's ink (H, W) without the lines that run across it, level or upright to within a few degrees.
+def without_lines(foreground: Floats) -> Floats:
+    """Return the foreground (H, W) without ruled lines: horizontal or vertical to within a few degrees.
 
-    A single line is a stroke, such as a 1, where nothing else is there, or where it is as dark as strokes are and ends
-    within the picture.
+    A single line counts as a stroke, such as a 1, if there is nothing else, or if it is as dark as strokes are and ends
+    within the image.
     """
-    return _without_level_lines(_without_level_lines(ink).T).T
+    return _without_horizontal_lines(_without_horizontal_lines(foreground).T).T
 
 
 def stroke_width(strokes: Floats) -> float:
-    """Return the mean width of strokes (H, W) in [0, 1], in pixels: twice their area over the length of their outline.
+    """Return the mean width in pixels of strokes (H, W) in [0, 1]: twice their area over the length of their outline.
 
-    The outline is counted along pixel edges, which overstates it by 4/pi on the average over all directions.
+    The outline is measured along pixel edges, which overestimates it by a factor of 4/pi, averaged over all directions.
 
     >>> bar = np.zeros((60, 60), np.float32)
     >>> bar[10:50, 20:26] = 1
@@ -72,90 +78,68 @@ def stroke_width(strokes: Floats) -> float:
     return 2 * float(strokes.sum()) / outline
 
 
-def thickened(strokes: Floats, radius: float) -> Floats:
-    """Return strokes (H, W) in [0, 1] made thicker by a radius in pixels on each side; a negative one thins them."""
+def dilate(strokes: Floats, radius: float) -> Floats:
+    """Return strokes (H, W) in [0, 1], thicker by a radius in pixels on each side; a negative radius thins them."""
+    from scipy import ndimage
+
     if radius < 0:
-        return 1 - thickened(1 - strokes, -radius)
-    reach = int(radius)
-    padded = np.pad(strokes, reach)
-    height, width = strokes.shape
-    thick = strokes
-    for dy in range(-reach, reach + 1):
-        half = int(np.sqrt(radius**2 - dy**2))  # of the disc, in this row
-        rows = padded[reach + dy : reach + dy + height, reach - half : reach + half + width]
-        thick = np.maximum(thick, _sliding_max(rows, 2 * half + 1, axis=1))
+        return 1 - dilate(1 - strokes, -radius)
+    rows, columns = np.ogrid[-int(radius) : int(radius) + 1, -int(radius) : int(radius) + 1]
+    thick: Floats = ndimage.grey_dilation(strokes, footprint=rows**2 + columns**2 <= radius**2, mode="constant")
     return thick
 
 
-def _running_max(values: Array, radius: int) -> Array:
-    """Return the maximum in a square of 2 * radius + 1 pixels around each; beyond the edge there is nothing."""
-    for axis in (0, 1):
-        margins = [(radius, radius) if axis == a else (0, 0) for a in (0, 1)]
-        values = _sliding_max(np.pad(values, margins, mode="edge"), 2 * radius + 1, axis)
-    return values
-
-
-def _sliding_max(values: Array, size: int, axis: int) -> Array:
-    """Return the maximum of each `size` neighbours along an axis, which gets shorter by size - 1."""
-    values = values.swapaxes(0, axis)
-    span = 1
-    while span < size:
-        step = min(span, size - span)
-        values = np.maximum(values[:-step], values[step:])
-        span += step
-    return values.swapaxes(0, axis)
-
-
-def _without_level_lines(ink: Floats) -> Floats:
-    height, width = ink.shape
-    if width < 2 * LINE_PARTS:
-        return ink
-    mask = ink >= LINE_CONTRAST
-    rise, cover = _best_slope(mask)
-    lines = np.flatnonzero(cover >= LINE_COVER)
+def _without_horizontal_lines(foreground: Floats) -> Floats:
+    height, width = foreground.shape
+    if width < 2 * LINE_SEGMENTS:
+        return foreground
+    mask = foreground >= LINE_CONTRAST
+    rise, coverage = _dominant_slope(mask)
+    lines = np.flatnonzero(coverage >= LINE_COVERAGE)
     if not len(lines):
-        return ink
+        return foreground
     slant = np.rint(rise * (np.arange(width) / width - 0.5)).astype(np.int64)
     groups = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
     thin = [line for line in groups if len(line) <= max(2, LINE_THICKNESS * max(height, width))]
-    out = ink.copy()
+    cleaned = foreground.copy()
     for line in thin:
         for row in range(line[0] - 1, line[-1] + 2):
-            _erase_short_runs(out, mask, row + slant, len(line) + 3)
-    if len(thin) == 1 and (_is_stroke(ink, thin[0][:, None] + slant) or not (out >= LINE_CONTRAST).any()):
-        return ink
-    return out
+            _erase_short_runs(cleaned, mask, row + slant, len(line) + 3)
+    only_line = len(thin) == 1
+    if only_line and (_is_stroke(foreground, thin[0][:, None] + slant) or not (cleaned >= LINE_CONTRAST).any()):
+        return foreground
+    return cleaned
 
 
-def _is_stroke(ink: Floats, rows: NDArray[np.int64]) -> bool:
-    """Tell whether a line, whose rows (n, W) are given for each column, is dark and ends within the picture."""
-    height, width = ink.shape
-    course = ink[rows.clip(0, height - 1), np.arange(width)].max(axis=0)
-    inked = course >= LINE_CONTRAST
-    part = width // LINE_PARTS
-    reaches_both_edges = min(inked[:part].mean(), inked[-part:].mean()) >= LINE_COVER
-    return bool(not reaches_both_edges and np.median(course[inked]) >= STROKE_CONTRAST)
+def _is_stroke(foreground: Floats, rows: NDArray[np.int64]) -> bool:
+    """Return whether a line, given by its rows (n, W) in each column, is dark and ends within the image."""
+    height, width = foreground.shape
+    along = foreground[rows.clip(0, height - 1), np.arange(width)].max(axis=0)
+    inked = along >= LINE_CONTRAST
+    segment = width // LINE_SEGMENTS
+    reaches_both_edges = min(inked[:segment].mean(), inked[-segment:].mean()) >= LINE_COVERAGE
+    return bool(not reaches_both_edges and np.median(along[inked]) >= STROKE_CONTRAST)
 
 
-def _best_slope(mask: Mask) -> tuple[int, Floats]:
-    """Return by how many rows the lines of a mask rise over its width, and what share of each such line is ink."""
+def _dominant_slope(mask: Mask) -> tuple[int, Floats]:
+    """Return how many rows the lines of a mask rise over its width, and which fraction of each such line is set."""
     height, width = mask.shape
-    bounds = np.linspace(0, width, LINE_PARTS + 1).astype(np.int64)
-    parts = np.add.reduceat(mask, bounds[:-1], axis=1, dtype=np.float32) / np.diff(bounds)  # (H, LINE_PARTS)
+    bounds = np.linspace(0, width, LINE_SEGMENTS + 1).astype(np.int64)
+    segments = np.add.reduceat(mask, bounds[:-1], axis=1, dtype=np.float32) / np.diff(bounds)  # (H, LINE_SEGMENTS)
     middles = (bounds[1:] + bounds[:-1]) / 2 / width - 0.5
-    steepest = round(width * LINE_SLOPE)
-    padded = np.pad(parts, ((steepest, steepest), (0, 0)))
-    rises = np.arange(-steepest, steepest + 1)
-    offsets = np.rint(np.outer(rises, middles)).astype(np.int64)[:, None, :]  # (R, 1, LINE_PARTS)
-    rows = steepest + np.arange(height)[:, None] + offsets  # (R, H, LINE_PARTS)
-    covers = padded[rows, np.arange(LINE_PARTS)].mean(axis=2)  # (R, H)
-    # The fourth power: one whole line counts for more than many halves.
-    best = int(np.argmax((covers**4).sum(axis=1)))
-    return int(rises[best]), covers[best]
+    max_rise = round(width * LINE_SLOPE)
+    padded = np.pad(segments, ((max_rise, max_rise), (0, 0)))
+    rises = np.arange(-max_rise, max_rise + 1)
+    offsets = np.rint(np.outer(rises, middles)).astype(np.int64)[:, None, :]  # (R, 1, LINE_SEGMENTS)
+    rows = max_rise + np.arange(height)[:, None] + offsets  # (R, H, LINE_SEGMENTS)
+    coverage = padded[rows, np.arange(LINE_SEGMENTS)].mean(axis=2)  # (R, H)
+    # The fourth power gives one complete line more weight than many halves.
+    best = int(np.argmax((coverage**4).sum(axis=1)))
+    return int(rises[best]), coverage[best]
 
 
-def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest: int) -> None:
-    """Erase in each column the upright run of ink through a given row, unless it is longer: then a stroke crosses."""
+def _erase_short_runs(foreground: Floats, mask: Mask, rows: NDArray[np.int64], longest: int) -> None:
+    """Erase in each column the vertical run through a given row, unless it is longer: a stroke that crosses."""
     height, width = mask.shape
     reach = longest + 1
     places = rows + np.arange(-reach, reach + 1)[:, None]  # (2 * reach + 1, W)
@@ -166,4 +150,4 @@ def _erase_short_runs(ink: Floats, mask: Mask, rows: NDArray[np.int64], longest:
     below = np.logical_and.accumulate(inked[reach:])
     run = np.concatenate([above, below])
     run &= run.sum(axis=0) <= longest
-    ink[places[run], columns[run]] = 0
+    foreground[places[run], columns[run]] = 0

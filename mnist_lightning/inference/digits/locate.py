@@ -1,7 +1,7 @@
-"""Find the digit in a grey picture, whatever else is there: shadow, table, ruled lines, dust. NumPy and Pillow.
+"""Find the digit in a grey image despite shadows, table edges, ruled lines and dust.
 
-It looks twice, each time at a copy of at most `WORKING_SIZE` pixels a side: at the whole picture, to see where the
-digit is and whether its ink is dark or light, and then at the digit and its surroundings, to see it well.
+The image is searched twice, each time in a copy of at most `WORKING_SIZE` pixels a side: first the whole image, to find
+out where the digit is and whether it is dark or light, then the digit and its surroundings, for more detail.
 """
 
 from dataclasses import dataclass
@@ -12,40 +12,41 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_lightning.inference.digits.binarize import (
-    DARKEST_PAPER,
+    DARKEST_BACKGROUND,
     Floats,
     Ink,
     Mask,
     contrast,
+    dilate,
     stroke_width,
-    thickened,
     without_lines,
 )
-from mnist_lightning.inference.digits.components import Components, connected_components
 
-WORKING_SIZE = 256  # pixels; a digit that fills a tenth of the picture still has 25
-SURROUNDINGS = 0.5  # of the digit's longer side, on each side of it
+WORKING_SIZE = 256  # pixels; a digit of a tenth of the image still has 25
+SURROUNDINGS = 0.5  # on each side of the digit, as a fraction of its longer side
 
-FAINTEST_INK = 0.07  # contrast of the darkest ink with the paper; a pencil has about 0.2
-NOISE_MARGIN = 6.0  # standard deviations of the noise that the darkest ink stands out by
-DARKEST_SHARE = 0.001  # of the pixels: as many give the contrast of full ink
-EDGE = 0.5  # of full ink: where a stroke ends
-FAINT_STROKE = 0.3  # of full ink: what hangs together with a stroke and is darker than this belongs to it
+MIN_CONTRAST = 0.07  # of the darkest ink with the background; a pencil has about 0.2
+NOISE_MARGIN = 6.0  # standard deviations of the noise by which the darkest ink must stand out
+FULL_INK_FRACTION = (
+    0.001  # the contrast of full ink is the mean of this fraction of the pixels, those that stand out most
+)
+STROKE_LEVEL = 0.5  # of full ink: the edge of a stroke
+FAINT_LEVEL = 0.3  # of full ink: pixels above it that are connected with a stroke belong to it
 
-SMALLEST_DIGIT = 0.04  # of the picture's longer side
-SMALLEST_PART = 0.02  # of the digit's largest part, in area: less is dust
-PART_DISTANCE = 0.25  # of the digit's longer side: what is farther away is something else
-RING = 0.15  # of the digit's longer side: what is around it
-LIKE_INK = 0.25  # of the way from ink to paper: a pixel that near is like the ink
-LEAST_CLEARANCE = 0.7  # share of the pixels around a digit that are unlike its ink
-NEAR_EDGE = 0.04  # of the picture's longer side
-SLIM = 4.0  # longer side over stroke: a digit drawn boldly has more, most holes of digits have less
-WIDEST_DIGIT = 3.0  # width over height; the widest of MNIST's 60,000 training images has 2.5
-RIM = 2  # pixels around the digit where its strokes fade
+MIN_DIGIT_SIZE = 0.04  # of the image's longer side
+MIN_COMPONENT_AREA = 0.02  # of the digit's largest component; smaller ones are dust
+MAX_COMPONENT_DISTANCE = 0.25  # of the digit's longer side; components farther away are something else
+RING = 0.15  # width of the ring around the digit, as a fraction of its longer side
+SIMILAR_TO_INK = 0.25  # of the difference between ink and background; a pixel nearer to the ink than this resembles it
+MIN_CLEARANCE = 0.7  # fraction of the pixels around a digit that must not resemble its ink
+NEAR_EDGE = 0.04  # of the image's longer side
+SLIM = 4.0  # longer side over stroke width: higher for digits, even boldly drawn ones, lower for most holes of digits
+MAX_ASPECT_RATIO = 3.0  # width over height; the widest of MNIST's 60,000 training images has 2.5
+RIM = 2  # pixels around the digit in which its strokes fade
 
 
 class Box(NamedTuple):
-    """A rectangle; right and bottom are the first pixel, or the coordinate, outside."""
+    """A bounding box; right and bottom are the first pixel, or the coordinate, outside."""
 
     left: float
     top: float
@@ -58,19 +59,19 @@ class Box(NamedTuple):
         return max(self.right - self.left, self.bottom - self.top)
 
     def contains(self, other: "Box") -> bool:
-        """Tell whether another box lies within this one and is not the same."""
+        """Return whether another, different box lies within this one."""
         inside = self.left <= other.left and self.top <= other.top
         return inside and self.right >= other.right and self.bottom >= other.bottom and self != other
 
 
 @dataclass(frozen=True)
 class Digit:
-    """A digit cut out of a picture.
+    """A digit cut out of an image.
 
     Args:
-        strokes: float32 (H, W), 1 full ink, 0 paper and all that is not the digit; a rim of `RIM` pixels around it.
-        ink: Whether the ink is darker or lighter than the paper.
-        box: Where it is in the picture, in pixels of the picture.
+        strokes: float32 (H, W), 1 for full ink, 0 for everything that is not the digit, with a rim of `RIM` pixels.
+        ink: Whether the digit is darker or lighter than the background.
+        box: Where it is, in pixels of the image.
     """
 
     strokes: Floats
@@ -80,15 +81,15 @@ class Digit:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What the digit would be if the ink were of one kind.
+    """The digit under the assumption that it is dark, or that it is light.
 
     Args:
-        ink: The kind.
-        strokes: float32 (H, W) as in `Digit`, for the whole copy that was looked at.
-        box: Where it is in the copy, in whole pixels.
-        depth: Difference between the strokes and the paper beside them, relative to the brighter of the two.
-        clearance: Share of the pixels around the box that are not like its ink.
-        slimness: The longer side of its largest part over that part's mean stroke; 2 for a disc.
+        ink: The assumption.
+        strokes: float32 (H, W) as in `Digit`, for the whole working copy.
+        box: Where it is in the working copy, in whole pixels.
+        depth: Difference between the strokes and the background beside them, relative to the brighter of the two.
+        clearance: Fraction of the pixels around the box that do not resemble the ink.
+        slimness: The longer side of its largest component over the mean stroke width of it; 2 for a disc.
     """
 
     ink: Ink
@@ -99,121 +100,137 @@ class _Candidate:
     slimness: float
 
 
-def find_digit(grey: NDArray[np.uint8], kinds: tuple[Ink, ...]) -> Digit | None:
-    """Return the digit in a grey picture (H, W), or None where there is none.
+def find_digit(grey: NDArray[np.uint8], inks: tuple[Ink, ...]) -> Digit | None:
+    """Return the digit in a grey image (H, W), or None if there is none.
 
     Args:
-        grey: The picture.
-        kinds: The kinds of ink to look for.
+        grey: The image.
+        inks: Whether to look for dark digits, light ones or both.
     """
-    picture = Image.fromarray(grey)
-    window = Box(0, 0, picture.width, picture.height)
-    copy = _copy(picture, window)
-    candidates = [candidate for kind in kinds if (candidate := _candidate(copy, kind))]
+    image = Image.fromarray(grey)
+    window = Box(0, 0, image.width, image.height)
+    copy = _working_copy(image, window)
+    candidates = [candidate for ink in inks if (candidate := _find_candidate(copy, ink))]
     if not candidates:
         return None
-    digit = candidates[0] if len(candidates) == 1 else _likelier(*candidates)
-    place = _in_picture(digit.box, window, copy)
-    around = SURROUNDINGS * place.size
-    closer = Box(
-        max(0, np.floor(place.left - around)),
-        max(0, np.floor(place.top - around)),
-        min(picture.width, np.ceil(place.right + around)),
-        min(picture.height, np.ceil(place.bottom + around)),
+    digit = candidates[0] if len(candidates) == 1 else _more_likely(*candidates)
+    place = _to_image_coordinates(digit.box, window, copy)
+    margin = SURROUNDINGS * place.size
+    close_up = Box(
+        max(0, np.floor(place.left - margin)),
+        max(0, np.floor(place.top - margin)),
+        min(image.width, np.ceil(place.right + margin)),
+        min(image.height, np.ceil(place.bottom + margin)),
     )
-    if seen_better := _candidate(close_copy := _copy(picture, closer), digit.ink):
-        digit, window, copy = seen_better, closer, close_copy
+    if refined := _find_candidate(close_copy := _working_copy(image, close_up), digit.ink):
+        digit, window, copy = refined, close_up, close_copy
     left, top, right, bottom = (int(edge) for edge in digit.box)
     strokes = np.pad(digit.strokes, RIM)[top : bottom + 2 * RIM, left : right + 2 * RIM]
-    return Digit(strokes, digit.ink, _in_picture(digit.box, window, copy))
+    return Digit(strokes, digit.ink, _to_image_coordinates(digit.box, window, copy))
 
 
-def _copy(picture: Image.Image, window: Box) -> Floats:
+def _working_copy(image: Image.Image, window: Box) -> Floats:
     width, height = window.right - window.left, window.bottom - window.top
     scale = min(1.0, WORKING_SIZE / window.size)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(picture.resize(size, Image.Resampling.BOX, box=window), np.float32)
+    return np.asarray(image.resize(size, Image.Resampling.BOX, box=window), np.float32)
 
 
-def _in_picture(box: Box, window: Box, copy: Floats) -> Box:
-    across = (window.right - window.left) / copy.shape[1]
-    down = (window.bottom - window.top) / copy.shape[0]
+def _to_image_coordinates(box: Box, window: Box, copy: Floats) -> Box:
+    x_scale = (window.right - window.left) / copy.shape[1]
+    y_scale = (window.bottom - window.top) / copy.shape[0]
     return Box(
-        window.left + box.left * across,
-        window.top + box.top * down,
-        window.left + box.right * across,
-        window.top + box.bottom * down,
+        window.left + box.left * x_scale,
+        window.top + box.top * y_scale,
+        window.left + box.right * x_scale,
+        window.top + box.bottom * y_scale,
     )
 
 
-def _candidate(grey: Floats, kind: Ink) -> _Candidate | None:
-    found = contrast(grey, kind)
-    # Of neighbouring pixels few are divided by an edge. 1.4826: a normal distribution's deviation from its median one.
+def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
+    from scipy import ndimage
+
+    found = contrast(grey, ink)
+    # Few neighbouring pixels differ by an edge. 1.4826: a normal distribution's standard over its median deviation.
     noise = 1.4826 * float(np.median(np.abs(np.diff(found, axis=1)))) / np.sqrt(2) if found.shape[1] > 1 else 0.0
-    count = max(4, round(DARKEST_SHARE * found.size))
-    full = float(np.sort(found, axis=None)[-count:].mean())
-    if full < max(FAINTEST_INK, NOISE_MARGIN * noise):
+    count = max(4, round(FULL_INK_FRACTION * found.size))
+    full_ink = float(np.sort(found, axis=None)[-count:].mean())
+    if full_ink < max(MIN_CONTRAST, NOISE_MARGIN * noise):
         return None
-    ink = without_lines(np.clip(found / full, 0, 1))
-    components = connected_components(ink >= FAINT_STROKE)
-    chosen = _parts_of_digit(components, ink >= EDGE)
+    foreground = without_lines(np.clip(found / full_ink, 0, 1))
+    components, _ = ndimage.label(foreground >= FAINT_LEVEL, structure=np.ones((3, 3)))  # numbered from 1
+    areas = np.bincount(components.ravel())[1:]
+    boxes = np.array(
+        [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(components)], np.int64
+    ).reshape(-1, 4)
+    chosen = _components_of_digit(components, areas, boxes, foreground >= STROKE_LEVEL)
     if not len(chosen):
         return None
-    inside = np.isin(components.numbers, chosen + 1)
-    boxes = components.boxes[chosen]
-    box = Box(*(int(edge) for edge in (*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0))))
-    near = thickened(inside.astype(np.float32), RIM) > 0
-    inked = float(np.median(grey[inside]))
-    paper = float(np.median(grey[near & ~inside])) if (near & ~inside).any() else inked
+    inside = np.isin(components, chosen + 1)
+    box = Box(*(int(edge) for edge in (*boxes[chosen, :2].min(axis=0), *boxes[chosen, 2:].max(axis=0))))
+    near = dilate(inside.astype(np.float32), RIM) > 0
+    ink_level = float(np.median(grey[inside]))
+    background = float(np.median(grey[near & ~inside])) if (near & ~inside).any() else ink_level
     around = grey[_ring(box, grey.shape)]
-    clearance = float((np.abs(around - inked) > LIKE_INK * abs(paper - inked)).mean()) if around.size else 1.0
-    if clearance < LEAST_CLEARANCE:
+    dissimilar = np.abs(around - ink_level) > SIMILAR_TO_INK * abs(background - ink_level)
+    clearance = float(dissimilar.mean()) if around.size else 1.0
+    if clearance < MIN_CLEARANCE:
         return None
-    depth = abs(paper - inked) / max(paper, inked, DARKEST_PAPER)
-    largest = chosen[np.argmax(components.areas[chosen])]
-    size = float((components.boxes[largest, 2:] - components.boxes[largest, :2]).max())
-    slimness = size / stroke_width(np.where(components.numbers == largest + 1, ink, 0))
-    return _Candidate(kind, np.where(near, ink, 0), box, depth, clearance, slimness)
+    depth = abs(background - ink_level) / max(background, ink_level, DARKEST_BACKGROUND)
+    largest = chosen[np.argmax(areas[chosen])]
+    size = float((boxes[largest, 2:] - boxes[largest, :2]).max())
+    slimness = size / stroke_width(np.where(components == largest + 1, foreground, 0))
+    return _Candidate(ink, np.where(near, foreground, 0), box, depth, clearance, slimness)
 
 
 def _ring(box: Box, shape: tuple[int, int]) -> Mask:
-    reach = max(2, round(RING * box.size))
+    """Return a mask (H, W) of the pixels around a box."""
+    width = max(2, round(RING * box.size))
     ring = np.zeros(shape, bool)
-    for distance, value in ((reach, True), (1, False)):
+    for distance, value in ((width, True), (1, False)):
         rows = slice(max(0, int(box.top) - distance), int(box.bottom) + distance)
         ring[rows, max(0, int(box.left) - distance) : int(box.right) + distance] = value
     return ring
 
 
-def _parts_of_digit(components: Components, dark: Mask) -> NDArray[np.int64]:
-    """Return which components make up the digit: the largest that could be one, and what lies near it."""
-    height, width = components.numbers.shape
-    boxes, areas = components.boxes, components.areas
+def _components_of_digit(
+    components: NDArray[np.int32], areas: NDArray[np.int64], boxes: NDArray[np.int64], strokes: Mask
+) -> NDArray[np.int64]:
+    """Return the indices of the components that form the digit: the largest that may be one, and those near it.
+
+    Args:
+        components: The number of each pixel's component (H, W), from 1; 0 for background.
+        areas: Pixels of each component (N,).
+        boxes: Left, top, right and bottom of each component (N, 4).
+        strokes: Which pixels (H, W) are dark enough for a stroke.
+    """
+    height, width = components.shape
     widths, heights = (boxes[:, 2:] - boxes[:, :2]).T
     sizes = np.maximum(widths, heights)
-    cores = np.bincount(components.numbers[dark], minlength=len(areas) + 1)[1:]
+    cores = np.bincount(components[strokes], minlength=len(areas) + 1)[1:]
     at_edge = (boxes[:, :2] == 0).any(axis=1) | (boxes[:, 2] == width) | (boxes[:, 3] == height)
-    possible = (sizes >= max(3, SMALLEST_DIGIT * max(height, width))) & (widths <= WIDEST_DIGIT * heights) & (cores > 0)
+    large = sizes >= max(3, MIN_DIGIT_SIZE * max(height, width))
+    possible = large & (widths <= MAX_ASPECT_RATIO * heights) & (cores > 0)
     if (possible & ~at_edge).any():
-        possible &= ~at_edge  # what reaches the edge is rather a line, a margin, the table or the neighbour
+        possible &= ~at_edge  # what touches the edge is probably a line, a margin, the table or the neighbour
     if not possible.any():
         return np.zeros(0, np.int64)
     largest = int(np.argmax(np.where(possible, cores, -1)))
-    parts = (areas >= SMALLEST_PART * areas[largest]) & (cores > 0) & (at_edge <= at_edge[largest])
+    eligible = (areas >= MIN_COMPONENT_AREA * areas[largest]) & (cores > 0) & (at_edge <= at_edge[largest])
     digit = np.arange(len(areas)) == largest
     while True:
         left, top = boxes[digit, :2].min(axis=0)
         right, bottom = boxes[digit, 2:].max(axis=0)
-        beside = np.maximum(boxes[:, 0] - right, left - boxes[:, 2])
-        over = np.maximum(boxes[:, 1] - bottom, top - boxes[:, 3])
-        grown = digit | parts & (np.maximum(beside, over) <= PART_DISTANCE * sizes[largest])
+        x_gaps = np.maximum(boxes[:, 0] - right, left - boxes[:, 2])
+        y_gaps = np.maximum(boxes[:, 1] - bottom, top - boxes[:, 3])
+        grown = digit | eligible & (np.maximum(x_gaps, y_gaps) <= MAX_COMPONENT_DISTANCE * sizes[largest])
         if (grown == digit).all():
             return np.flatnonzero(digit)
         digit = grown
 
 
-def _likelier(one: _Candidate, other: _Candidate) -> _Candidate:
-    """Return which of two candidates is the digit; the other is then what shows between its strokes or beside it."""
+def _more_likely(one: _Candidate, other: _Candidate) -> _Candidate:
+    """Return the candidate that is the digit; the other is then the background between its strokes or beside it."""
     weaker, stronger = sorted((one, other), key=lambda candidate: candidate.depth)
     if weaker.depth < 0.5 * stronger.depth:
         return stronger
@@ -226,13 +243,16 @@ def _likelier(one: _Candidate, other: _Candidate) -> _Candidate:
 
 
 def _is_paper_around(outer: _Candidate, inner: _Candidate) -> bool:
-    """Tell paper with a digit on it from a digit with a hole: paper nears the picture's edges, and a digit is slim."""
+    """Return whether the outer candidate is paper with a digit on it, rather than a digit with a hole.
+
+    Paper comes near the image's edges, and a digit is slim.
+    """
     height, width = outer.strokes.shape
-    edges_neared = _edges_within(NEAR_EDGE * max(height, width), outer.box, height, width)
-    encloses = edges_neared >= 2 and not _edges_within(0, inner.box, height, width)
+    edges = _count_edges_within(NEAR_EDGE * max(height, width), outer.box, height, width)
+    encloses = edges >= 2 and not _count_edges_within(0, inner.box, height, width)
     return encloses and inner.slimness > SLIM and bool(outer.strokes.sum() > 3 * inner.strokes.sum())
 
 
-def _edges_within(distance: float, box: Box, height: int, width: int) -> int:
+def _count_edges_within(distance: float, box: Box, height: int, width: int) -> int:
     left, top, right, bottom = box
     return sum((left <= distance, top <= distance, right >= width - distance, bottom >= height - distance))

@@ -1,12 +1,12 @@
-"""Turn a person's picture of a digit into 28×28 pixels as MNIST's makers did.
+"""Turn a person's image of a digit into 28×28 pixels as MNIST's makers did.
 
 "The original black and white (bilevel) images from NIST were size normalized to fit in a 20x20 pixel box while
 preserving their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used
 by the normalization algorithm. The images were centered in a 28x28 image by computing the center of mass of the pixels,
 and translating the image so as to position this point at the center of the 28x28 field." (http://yann.lecun.com/exdb/mnist/)
 
-Two things are added, because pictures come from elsewhere than NIST: everything that is not the digit is left out, and
-strokes thinner or thicker than nearly all of MNIST's are brought nearer to them. No torch.
+Because images come from other sources than NIST, two steps are added: everything that is not the digit is removed, and
+strokes thinner or thicker than nearly all of MNIST's are adjusted towards them.
 """
 
 import os
@@ -19,144 +19,151 @@ from PIL import Image
 
 from mnist_lightning.console import printable
 from mnist_lightning.errors import ImageError
-from mnist_lightning.images.reader import flattened, read_image
-from mnist_lightning.inference.digits.binarize import Floats, Ink, stroke_width, thickened
+from mnist_lightning.images.reader import flatten, read_image
+from mnist_lightning.inference.digits.binarize import Floats, Ink, dilate, stroke_width
 from mnist_lightning.inference.digits.locate import RIM, Box, find_digit
 
-SIDE = 28  # of the prepared picture
+SIDE = 28  # of the resulting image
 FIELD = 20  # of the square that the digit is fitted into
 
-# Of stroke widths in MNIST's training images, as `stroke_width` measures them, 18 % are below the first and 8 % above
-# the second, in pixels. Chosen on validation digits: `benchmarks/pictures.py` redraws them with thin and thick pens.
+# Of the stroke widths in MNIST's training images, as `stroke_width` measures them, 18 % are below the first and 8 %
+# above the second, in pixels. Chosen on validation digits: `benchmarks/pictures.py` redraws them with thin and thick
+# pens.
 THINNEST_STROKE, THICKEST_STROKE = 2.0, 3.6
 
-# Contrast, relative to full ink, that becomes black and white: noise of the paper goes, the inside of strokes fills.
+# Contrast, relative to full ink, that becomes black and white: removes the paper's noise and fills the strokes.
 BLACK, WHITE = 0.2, 0.8
 
-WHOLE = Box(0, 0, 1, 1)
+WHOLE_IMAGE = Box(0, 0, 1, 1)
 
 Pixels = NDArray[np.uint8]
 InkChoice = Literal["auto", "dark", "light"]
 
-KINDS: dict[InkChoice, tuple[Ink, ...]] = {"auto": ("dark", "light"), "dark": ("dark",), "light": ("light",)}
+INKS: dict[InkChoice, tuple[Ink, ...]] = {"auto": ("dark", "light"), "dark": ("dark",), "light": ("light",)}
 
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """A picture as the network sees it, and what was decided on the way.
+    """An image as the network sees it, and how it was found.
 
     Args:
-        pixels: uint8 (28, 28), light ink on black, in the form of MNIST's own; for a network that was trained on
-            folders of pictures, the whole picture as `picture_form.letterbox` makes it.
-        ink: Whether the picture's ink is darker or lighter than its paper; None where no ink was looked for.
-        box: Where the digit is: left, top, right, bottom as fractions of the upright picture's width and height.
+        pixels: uint8 (28, 28), light on black as MNIST's own images; for a network that was trained on folders of
+            images, the whole image in the size and colours that the network takes.
+        ink: Whether the digit is darker or lighter than the background; None if no digit was looked for.
+        box: Where the digit is: left, top, right and bottom as fractions of the upright image's width and height.
     """
 
     pixels: Pixels
     ink: Ink | None
-    box: Box = WHOLE
+    box: Box = WHOLE_IMAGE
 
 
-def preprocess(picture: Image.Image | Pixels, ink: InkChoice = "auto") -> NetworkInput:
-    """Find the digit in a picture and return it in the form of MNIST's images.
+def preprocess(image: Image.Image | Pixels, ink: InkChoice = "auto") -> NetworkInput:
+    """Find the digit in an image and return it in the form of MNIST's images.
 
-    A digit that has this form already, 20 pixels long on an even ground of black or white, is centred and otherwise
-    left as it is; so MNIST's own images come out unchanged.
+    A digit that already has this form (20 pixels long, on a uniform black or white background) is centred and otherwise
+    left unchanged. Therefore MNIST's own images come out as they are.
 
     Args:
-        picture: A Pillow image of any mode, or uint8 (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA.
-        ink: Whether the ink is darker or lighter than the paper; `auto` finds out.
+        image: A Pillow image of any mode, or uint8 (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA.
+        ink: Whether the digit is darker or lighter than the background; `auto` detects it.
 
     Raises:
-        ImageError: If there is no digit in it, or an image's values cannot be understood.
+        ImageError: If there is no digit in it, or the values of a 32-bit image have an unknown range.
         ValueError: If an array has another type or shape, or `ink` another value.
     """
-    if ink not in KINDS:
+    if ink not in INKS:
         raise ValueError(f"ink must be auto, dark or light, got {ink!r}")
-    grey = np.asarray(as_flat(picture).convert("L"))
-    if normalised := _normalised_already(grey, KINDS[ink]):
-        return normalised
-    digit = find_digit(grey, KINDS[ink])
+    grey = np.asarray(to_plain_image(image).convert("L"))
+    if found := _find_normalised_digit(grey, INKS[ink]):
+        return found
+    digit = find_digit(grey, INKS[ink])
     if digit is None:
         raise ImageError("no digit found")
-    return NetworkInput(_centred(_fitted(digit.strokes)), digit.ink, _share(digit.box, grey))
+    return NetworkInput(_centre(_fit_into_field(digit.strokes)), digit.ink, _as_fractions(digit.box, grey))
 
 
 def preprocess_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tuple[Image.Image, NetworkInput]:
-    """Return the picture in a file, upright, flat and no larger than needed, and what `preprocess` makes of it.
+    """Return the image in a file, as `read_image` does, and the result of `preprocess`.
 
     Raises:
-        ImageError: If the file cannot be read as a picture, or the picture shows no digit; names the file.
+        ImageError: If the file cannot be read as an image, or shows no digit; the message names the file.
         ValueError: If `ink` has another value.
     """
-    picture = read_image(path)
+    image = read_image(path)
     try:
-        return picture, preprocess(picture, ink)
+        return image, preprocess(image, ink)
     except ImageError as error:
         raise ImageError(f"{printable(os.fspath(path))}: {error}") from error
 
 
-def preprocess_drawing(ink: Pixels) -> Pixels:
-    """Return a drawing in the form of MNIST's images, uint8 (28, 28): all that is drawn is the digit.
+def preprocess_drawing(foreground: Pixels) -> Pixels:
+    """Return a drawing in the form of MNIST's images, uint8 (28, 28); everything that is drawn belongs to the digit.
 
     Args:
-        ink: uint8 (H, W), 0 paper, 255 full ink.
+        foreground: uint8 (H, W), 0 for background, 255 for full ink.
 
     Raises:
-        ImageError: If nothing is drawn, or only too faintly.
+        ImageError: If nothing is drawn, or it is too faint.
     """
-    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
+    if not foreground.any():
         raise ImageError("no digit found")
-    strokes = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32) / 255
-    return _centred(_fitted(np.pad(strokes, RIM)))
+    return _centre(_fit_into_field(np.pad(_crop(foreground)[0].astype(np.float32) / 255, RIM)))
 
 
-def as_flat(picture: Image.Image | Pixels) -> Image.Image:
-    """Return a picture as `picture_files.flattened` does.
+def to_plain_image(image: Image.Image | Pixels) -> Image.Image:
+    """Return an image in the form that `images.reader.flatten` defines.
 
     Args:
-        picture: As for `preprocess`.
+        image: As in `preprocess`.
 
     Raises:
-        ImageError: If an image's values cannot be understood.
+        ImageError: If the values of a 32-bit image have an unknown range.
         ValueError: If an array has another type or shape.
     """
-    if isinstance(picture, Image.Image):
+    if isinstance(image, Image.Image):
         try:
-            return flattened(picture)
+            return flatten(image)
         except ValueError as error:
             raise ImageError(str(error)) from error
-    colours = picture.shape[2:] in ((), (3,), (4,))
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or not colours or 0 in picture.shape:
-        given = f"got {picture.dtype} {picture.shape}; list(batch) splits a batch"
-        raise ValueError(f"a picture must be uint8 (H, W), (H, W, 3) or (H, W, 4), none empty, {given}")
-    return flattened(Image.fromarray(picture))
+    has_known_colours = image.shape[2:] in ((), (3,), (4,))
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not has_known_colours or 0 in image.shape:
+        raise ValueError(
+            "an image must be uint8 (H, W), (H, W, 3) or (H, W, 4) and not empty, "
+            f"got {image.dtype} {image.shape}; list(batch) splits a batch"
+        )
+    return flatten(Image.fromarray(image))
 
 
-def _normalised_already(grey: Pixels, kinds: tuple[Ink, ...]) -> NetworkInput | None:
-    for kind in kinds:
-        pixels = grey if kind == "light" else 255 - grey
-        rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
-        if not len(rows):
+def _find_normalised_digit(grey: Pixels, inks: tuple[Ink, ...]) -> NetworkInput | None:
+    """Return the digit in an image (H, W) whose digit is already normalised, or None for any other image."""
+    for ink in inks:
+        foreground = grey if ink == "light" else 255 - grey
+        if not foreground.any():
             continue
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        digit, box = _crop(foreground)
         # All of MNIST's 70,000 images are 20 pixels long, a few 19; the brightest pixel of each is 254 or 255.
-        if max(bottom - top, right - left) in (FIELD - 1, FIELD) and pixels.max() >= 254:
-            box = _share(Box(left, top, right, bottom), grey)
-            return NetworkInput(_centred(pixels[top:bottom, left:right]), kind, box)
+        if max(digit.shape) in (FIELD - 1, FIELD) and digit.max() >= 254:
+            return NetworkInput(_centre(digit), ink, _as_fractions(box, grey))
     return None
 
 
-def _share(box: Box, grey: Pixels) -> Box:
-    height, width = grey.shape
+def _crop(foreground: Pixels) -> tuple[Pixels, Box]:
+    """Return the part of an image (H, W), not all zero, that contains all pixels above 0, and its bounding box."""
+    rows, columns = (np.flatnonzero(foreground.any(axis=axis)) for axis in (1, 0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return foreground[top:bottom, left:right], Box(left, top, right, bottom)
+
+
+def _as_fractions(box: Box, image: Pixels) -> Box:
+    height, width = image.shape
     return Box(*(float(edge / side) for edge, side in zip(box, (width, height, width, height), strict=True)))
 
 
-def _fitted(strokes: Floats) -> Pixels:
-    """Return strokes, which have a rim of `RIM`, resized to be `FIELD` pixels long: uint8 (h, w)."""
+def _fit_into_field(strokes: Floats) -> Pixels:
+    """Return strokes, which have a rim of `RIM`, resized to a length of `FIELD` pixels: uint8 (h, w)."""
     strokes = np.clip((strokes - BLACK) / (WHITE - BLACK), 0, 1)
-    if not strokes.any():  # fainter than what counts as ink
+    if not strokes.any():
         raise ImageError("no digit found")
     rim = RIM
     scale = FIELD / (max(strokes.shape) - 2 * rim)
@@ -164,28 +171,26 @@ def _fitted(strokes: Floats) -> Pixels:
     growth = (np.clip(width, THINNEST_STROKE, THICKEST_STROKE) - width) / 2 / scale
     if growth:
         margin = max(0, int(growth))
-        strokes = thickened(np.pad(strokes, margin), growth)
+        strokes = dilate(np.pad(strokes, margin), growth)
         rim += margin - round(growth)
     height, width = (side - 2 * rim for side in strokes.shape)
     scale = FIELD / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    area_mean, smooth = Image.Resampling.BOX, Image.Resampling.BICUBIC
-    resized = Image.fromarray(strokes).resize(
-        size, area_mean if scale < 1 else smooth, box=(rim, rim, rim + width, rim + height)
-    )
+    resampling = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    resized = Image.fromarray(strokes).resize(size, resampling, box=(rim, rim, rim + width, rim + height))
     values = np.asarray(resized).clip(0, None)
     pixels: Pixels = np.rint(values * (255 / values.max())).astype(np.uint8)
     return pixels
 
 
-def _centred(pixels: Pixels) -> Pixels:
+def _centre(pixels: Pixels) -> Pixels:
     """Return uint8 (28, 28) with the centre of mass of pixels (h, w) at row and column [13.5, 14.5), MNIST's centre."""
     field = np.zeros((SIDE, SIDE), np.uint8)
-    places = []
+    offsets = []
     for axis in (0, 1):
         mass = pixels.sum(axis=1 - axis, dtype=np.float64)
         centre = float((mass * np.arange(len(mass))).sum() / mass.sum())
-        places.append(min(max(0, int(np.ceil((SIDE - 1) / 2 - centre))), SIDE - len(mass)))
-    top, left = places
+        offsets.append(min(max(0, int(np.ceil((SIDE - 1) / 2 - centre))), SIDE - len(mass)))
+    top, left = offsets
     field[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return field

@@ -212,7 +212,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             "mine must hold a folder of pictures for each of two classes or more, and has none",
         ),
         (lambda root: write_picture(root / "a" / "0.png", 0), "two classes or more, and has only a"),
-        (lambda root: (write_classes(root, 3), (root / "c").mkdir()), "mine/c: no pictures in it"),
+        (lambda root: (write_classes(root, 3), (root / "c").mkdir()), "mine/c: the folder contains no images"),
         (lambda root: (write_classes(root, 3), write_classes(root, 2, ("c",), 50)), "the class c has 2 different"),
         (lambda root: [write_classes(root / part, 1, first_seed=7) for part in ("val", "test")], "but no folder train"),
         (lambda root: [write_classes(root / part, 3) for part in ("train", "val", "valid")], "two folders for a part"),

@@ -1,4 +1,4 @@
-"""MNIST's own digits for tests about pictures, and pictures of them as a person would take them."""
+"""MNIST's digits for tests, and images of them as a person would take them."""
 
 import gzip
 from io import BytesIO
@@ -29,7 +29,7 @@ def mnist_labels(count: int, file: int = 1) -> NDArray[np.uint8]:
 
 
 def on_paper(image: NDArray[np.uint8], *, size: int = 168, margin: int = 40) -> NDArray[np.uint8]:
-    """Return a digit enlarged to sharp strokes, dark on white, with a margin all round."""
+    """Return a digit enlarged to sharp strokes, dark on white, with a margin on all sides."""
     enlarged = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
     strokes = np.clip((np.asarray(enlarged, np.float32) - 128) * 4 + 128, 0, 255).astype(np.uint8)
     return 255 - np.pad(strokes, margin)

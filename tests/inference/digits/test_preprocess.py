@@ -23,8 +23,8 @@ def centre_of_mass(pixels: Pixels) -> list[float]:
     return [float((axis * pixels).sum() / pixels.sum()) for axis in place.astype(np.float64)]
 
 
-def likeness(one: Pixels, other: Pixels) -> float:
-    """Return the correlation of two images where they match best: a centre of mass may round to the next pixel."""
+def best_correlation(one: Pixels, other: Pixels) -> float:
+    """Return the correlation of two images at their best alignment: a centre of mass may round to the next pixel."""
     moved = [np.roll(one, (down, across), (0, 1)) for down in (-1, 0, 1) for across in (-1, 0, 1)]
     return max(float(np.corrcoef(image.ravel(), other.ravel())[0, 1]) for image in moved)
 
@@ -36,16 +36,16 @@ def extent(pixels: Pixels) -> tuple[int, int]:
 
 @pytest.mark.parametrize("invert", [False, True], ids=["light ink", "dark ink"])
 @pytest.mark.parametrize("margin", [0, 7], ids=["28×28", "padded"])
-def test_mnists_own_images_come_out_as_they_are(invert: bool, margin: int) -> None:
+def test_mnist_images_are_left_unchanged(invert: bool, margin: int) -> None:
     for image in DIGITS:
-        picture = np.pad(image, margin)
-        prepared = preprocess(255 - picture if invert else picture)
-        np.testing.assert_array_equal(prepared.pixels, image)
-        assert prepared.ink == ("dark" if invert else "light")
+        page = np.pad(image, margin)
+        result = preprocess(255 - page if invert else page)
+        np.testing.assert_array_equal(result.pixels, image)
+        assert result.ink == ("dark" if invert else "light")
 
 
 @pytest.mark.slow
-def test_all_but_one_of_mnists_70000_images_come_out_as_they_are() -> None:
+def test_all_but_one_of_the_70000_mnist_images_are_left_unchanged() -> None:
     # Image 19,841 of the training file is the only one with its centre of mass a whole pixel off: row 13.48.
     images = np.concatenate([mnist_images(60_000), mnist_images(10_000, file=2)])
     changed = [index for index, image in enumerate(images) if not np.array_equal(preprocess(image).pixels, image)]
@@ -56,32 +56,34 @@ def test_all_but_one_of_mnists_70000_images_come_out_as_they_are() -> None:
 @pytest.mark.parametrize("length", [0.5, 0.7, 0.9])
 @pytest.mark.parametrize("slant", [-6, 0, 10])
 @pytest.mark.parametrize("width", [6, 12])
-def test_a_1_that_fills_the_picture_is_no_ruled_line(length: float, slant: int, width: int, foot: bool) -> None:
-    picture = Image.new("L", (200, 200), 255)
+def test_a_1_that_fills_the_image_is_not_taken_for_a_ruled_line(
+    length: float, slant: int, width: int, foot: bool
+) -> None:
+    page = Image.new("L", (200, 200), 255)
     top, bottom = 100 - 100 * length, 100 + 100 * length
-    ImageDraw.Draw(picture).line([(100 + slant / 2, top), (100 - slant / 2, bottom)], fill=0, width=width)
+    ImageDraw.Draw(page).line([(100 + slant / 2, top), (100 - slant / 2, bottom)], fill=0, width=width)
     if foot:
-        ImageDraw.Draw(picture).line([(60, bottom), (140, bottom)], fill=0, width=width)
-    prepared = preprocess(picture)
-    assert prepared.ink == "dark"
-    assert extent(prepared.pixels)[0] in (19, 20, 21)  # the field's length, and a rim of grey
-    assert (extent(prepared.pixels)[1] > 7) == foot
+        ImageDraw.Draw(page).line([(60, bottom), (140, bottom)], fill=0, width=width)
+    result = preprocess(page)
+    assert result.ink == "dark"
+    assert extent(result.pixels)[0] in (19, 20, 21)  # the field's length, and a rim of grey
+    assert (extent(result.pixels)[1] > 7) == foot
 
 
 @pytest.mark.parametrize("grey", [1, 7])
-def test_a_drawing_too_faint_to_be_seen_shows_no_digit(grey: int) -> None:
+def test_a_drawing_that_is_too_faint_shows_no_digit(grey: int) -> None:
     with pytest.raises(ImageError, match="no digit found"):
         preprocess_drawing(np.full((280, 280), grey, np.uint8))
 
 
-def test_an_enlarged_digit_comes_back_nearly_as_it_was() -> None:
+def test_an_enlarged_digit_is_restored_approximately() -> None:
     for image in DIGITS[:10]:
         enlarged = Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC)
-        # Not quite: edges are blurred by enlarging and sharpened again.
-        assert likeness(preprocess(enlarged).pixels, image) > 0.9
+        # Not exactly: enlarging blurs edges, which are then sharpened again.
+        assert best_correlation(preprocess(enlarged).pixels, image) > 0.9
 
 
-def test_the_result_has_mnists_form() -> None:
+def test_the_result_has_the_form_of_mnist_images() -> None:
     for image in DIGITS[:8]:
         for stretch in ((168, 168), (168, 300), (300, 168)):
             enlarged = Image.fromarray(on_paper(image)).resize(stretch)
@@ -93,13 +95,13 @@ def test_the_result_has_mnists_form() -> None:
             assert all(13.5 <= centre < 14.5 for centre in centre_of_mass(pixels))
 
 
-def test_proportions_are_kept() -> None:
+def test_the_aspect_ratio_is_kept() -> None:
     bar = np.full((300, 300), 255, np.uint8)
     bar[50:250, 100:130] = 0
     assert extent(preprocess(bar).pixels) == (20, 3)
 
 
-# What a picture can be without losing a grey level. Ground and ink are black and white, so that all can hold them.
+# Encodings of one image that keep every grey level; background and ink are white and black, which all can encode.
 GREY = Image.fromarray(on_paper(DIGITS[0]))
 WIDE = np.asarray(GREY).astype(np.uint16)
 
@@ -130,8 +132,8 @@ SAME: dict[str, Callable[[], Image.Image]] = {
     "CMYK": cmyk,
     "YCbCr": lambda: GREY.convert("YCbCr"),
     "HSV": lambda: GREY.convert("RGB").convert("HSV"),
-    "black ink, transparent ground, RGBA": lambda: transparent("RGBA"),
-    "black ink, transparent ground, LA": lambda: transparent("LA"),
+    "black ink, transparent background, RGBA": lambda: transparent("RGBA"),
+    "black ink, transparent background, LA": lambda: transparent("LA"),
     "transparent colour in PNG, L": lambda: encoded(with_transparent_colour("L"), "PNG"),
     "transparent colour in PNG, RGB": lambda: encoded(with_transparent_colour("RGB"), "PNG"),
     "16 bit": lambda: Image.fromarray(WIDE * 257),
@@ -162,12 +164,12 @@ SAME: dict[str, Callable[[], Image.Image]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_digit_in_another_picture_is_prepared_to_the_same_pixels(name: str) -> None:
+def test_other_encodings_of_an_image_give_the_same_pixels(name: str) -> None:
     np.testing.assert_array_equal(preprocess(SAME[name]()).pixels, preprocess(GREY).pixels)
 
 
 @pytest.mark.parametrize("name", ["off centre to the left", "off centre to the bottom"])
-def test_the_place_of_the_digit_does_not_matter(name: str) -> None:
+def test_the_position_of_the_digit_does_not_matter(name: str) -> None:
     paper = np.full((400, 400), 255, np.uint8)
     digit = on_paper(DIGITS[0], margin=20)
     top, left = (100, 3) if name.endswith("left") else (185, 100)
@@ -176,7 +178,7 @@ def test_the_place_of_the_digit_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_few_bits_a_pixel_are_read(bits: int) -> None:
+def test_images_of_a_few_bits_a_pixel_are_read(bits: int) -> None:
     levels = (1 << bits) - 1
     coarse = np.rint(np.asarray(GREY) / 255 * levels) * (255 / levels)
     palette = Image.fromarray(np.rint(coarse / 255 * levels).astype(np.uint8), "P")
@@ -194,50 +196,51 @@ def test_few_bits_a_pixel_are_read(bits: int) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_exif_orientation_is_undone(tmp_path: Path, orientation: int, format: str) -> None:
-    # What the eight values say of row 0 and column 0 of the stored picture: Exif 2.32, table 4.6.A.
+    # What the eight values mean for row 0 and column 0 of the stored image: Exif 2.32, table 4.6.A.
     stored: dict[int, Callable[[Pixels], Pixels]] = {
-        1: lambda picture: picture,
+        1: lambda image: image,
         2: np.fliplr,
-        3: lambda picture: np.rot90(picture, 2),
+        3: lambda image: np.rot90(image, 2),
         4: np.flipud,
-        5: lambda picture: picture.T,
-        6: lambda picture: np.rot90(picture, 1),
-        7: lambda picture: np.rot90(picture, 2).T,
-        8: lambda picture: np.rot90(picture, -1),
+        5: lambda image: image.T,
+        6: lambda image: np.rot90(image, 1),
+        7: lambda image: np.rot90(image, 2).T,
+        8: lambda image: np.rot90(image, -1),
     }
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = on_paper(DIGITS[0])[:, 10:]  # not square
     options = {"lossless": True} if format == "WEBP" else {"quality": 95} if format == "JPEG" else {}
-    image = Image.fromarray(np.ascontiguousarray(stored[orientation](upright)))
-    image.convert("RGB").save(tmp_path / "digit", format, exif=exif, **options)
+    Image.fromarray(np.ascontiguousarray(stored[orientation](upright))).convert("RGB").save(
+        tmp_path / "digit", format, exif=exif, **options
+    )
     expected = preprocess(upright).pixels
     tolerance = 40 if format == "JPEG" else 0  # JPEG is lossy: an edge pixel of 28×28 may differ by that much
-    picture, from_file = preprocess_file(tmp_path / "digit")
+    image, from_file = preprocess_file(tmp_path / "digit")
     with Image.open(tmp_path / "digit") as opened:
         from_image = preprocess(opened)
-    for prepared in (from_file, from_image, preprocess(picture)):
-        assert np.abs(prepared.pixels.astype(int) - expected).max() <= tolerance
+    for result in (from_file, from_image, preprocess(image)):
+        assert np.abs(result.pixels.astype(int) - expected).max() <= tolerance
 
 
 def photo(digit: Pixels, *, paper: int = 225, ink: int = 45) -> NDArray[np.float64]:
-    """Return a digit in the middle of a sheet, float (480, 640)."""
+    """Return a digit in the middle of a sheet of paper, float (480, 640)."""
     strokes = 255 - on_paper(digit, size=252, margin=0)
     sheet = np.zeros((HEIGHT, WIDTH))
     sheet[114:366, 194:446] = strokes / 255
     return paper + (ink - paper) * sheet
 
 
-def as_picture(values: NDArray[np.float64]) -> Pixels:
+def to_uint8(values: NDArray[np.float64]) -> Pixels:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def lines(*, upright: bool = False, gap: int = 57, thickness: int = 3, slope: float = 0.0) -> NDArray[np.bool_]:
+def lines(*, vertical: bool = False, gap: int = 57, thickness: int = 3, slope: float = 0.0) -> NDArray[np.bool_]:
     image = Image.new("1", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)
     for start in range(20 - 5 * gap, WIDTH + 5 * gap, gap):
         ends = (
-            [(start, 0), (start + slope * HEIGHT, HEIGHT)] if upright else [(0, start), (WIDTH, start + slope * WIDTH)]
+            [(start, 0), (start + slope * HEIGHT, HEIGHT)] if vertical else [(0, start), (WIDTH, start + slope * WIDTH)]
         )
         draw.line(ends, fill=1, width=thickness)
     return np.asarray(image)
@@ -250,52 +253,50 @@ SHORT_MARGIN = (abs(ACROSS - 400) < 2) & (abs(DOWN - HEIGHT / 2) < 0.45 * HEIGHT
 TABLE = (ACROSS < 14) | (DOWN > HEIGHT - 20) | (ACROSS > WIDTH - 5 - DOWN // 60)
 
 NUISANCES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    "a shadow": lambda picture: picture * SHADOW,
-    "uneven light": lambda picture: picture * (1 - 0.5 * ACROSS / WIDTH),
-    "noise": lambda picture: picture + NOISE,
-    "a grey paper": lambda picture: picture * 0.5,
-    "ruled lines": lambda picture: np.where(lines(slope=0.02), np.minimum(picture, 130), picture),
-    "dark ruled lines": lambda picture: np.where(lines(slope=-0.01), np.minimum(picture, 60), picture),
-    "squared paper": lambda picture: np.where(lines() | lines(upright=True), np.minimum(picture, 150), picture),
-    "a margin": lambda picture: np.where(lines(upright=True, gap=500, slope=0.02), np.minimum(picture, 90), picture),
-    "a margin through the digit": lambda picture: np.where(SHORT_MARGIN, np.minimum(picture, 130), picture),
-    "a table's edge": lambda picture: np.where(TABLE, 60, picture),
-    "dust": lambda picture: np.where(np.random.default_rng(4).random(picture.shape) < 1e-4, 40, picture),
-    "blur": lambda picture: np.asarray(
-        Image.fromarray(as_picture(picture)).filter(ImageFilter.GaussianBlur(3)), np.float64
-    ),
-    "JPEG": lambda picture: np.asarray(encoded(Image.fromarray(as_picture(picture)), "JPEG", quality=20), np.float64),
+    "a shadow": lambda image: image * SHADOW,
+    "uneven light": lambda image: image * (1 - 0.5 * ACROSS / WIDTH),
+    "noise": lambda image: image + NOISE,
+    "a grey paper": lambda image: image * 0.5,
+    "ruled lines": lambda image: np.where(lines(slope=0.02), np.minimum(image, 130), image),
+    "dark ruled lines": lambda image: np.where(lines(slope=-0.01), np.minimum(image, 60), image),
+    "squared paper": lambda image: np.where(lines() | lines(vertical=True), np.minimum(image, 150), image),
+    "a margin": lambda image: np.where(lines(vertical=True, gap=500, slope=0.02), np.minimum(image, 90), image),
+    "a margin through the digit": lambda image: np.where(SHORT_MARGIN, np.minimum(image, 130), image),
+    "a table's edge": lambda image: np.where(TABLE, 60, image),
+    "dust": lambda image: np.where(np.random.default_rng(4).random(image.shape) < 1e-4, 40, image),
+    "blur": lambda image: np.asarray(Image.fromarray(to_uint8(image)).filter(ImageFilter.GaussianBlur(3)), np.float64),
+    "JPEG": lambda image: np.asarray(encoded(Image.fromarray(to_uint8(image)), "JPEG", quality=20), np.float64),
 }
 
 
 DARK_AND_LIGHT = [(name, invert) for name in NUISANCES for invert in (False, True)]
-DARK_AND_LIGHT.remove(("a shadow", True))  # what makes paper darker would make a board lighter
+DARK_AND_LIGHT.remove(("a shadow", True))  # it darkens paper, but would have to brighten a board
 DARK_AND_LIGHT.remove(("uneven light", True))
 
 
 @pytest.mark.parametrize(("name", "invert"), DARK_AND_LIGHT)
-def test_what_else_is_in_the_picture_does_not_matter(name: str, invert: bool) -> None:
+def test_other_things_in_the_photo_do_not_matter(name: str, invert: bool) -> None:
     for digit in DIGITS[:4]:
-        plain, disturbed = as_picture(photo(digit)), as_picture(NUISANCES[name](photo(digit)))
-        prepared = preprocess(255 - disturbed if invert else disturbed)
-        assert prepared.ink == ("light" if invert else "dark")
+        plain, disturbed = to_uint8(photo(digit)), to_uint8(NUISANCES[name](photo(digit)))
+        result = preprocess(255 - disturbed if invert else disturbed)
+        assert result.ink == ("light" if invert else "dark")
         expected = preprocess(plain).pixels
-        # Where a line is taken away, or the paper is uneven, an edge moves by a fraction of a pixel of 28×28.
-        assert likeness(prepared.pixels, expected) > 0.9
+        # Where a line is removed, or the paper is uneven, an edge moves by a fraction of a pixel of 28×28.
+        assert best_correlation(result.pixels, expected) > 0.9
 
 
 @pytest.mark.parametrize("width", [1, 40])
-def test_thin_and_thick_pens_are_brought_near_to_mnists_strokes(width: int) -> None:
+def test_thin_and_thick_strokes_are_adjusted_towards_those_of_mnist(width: int) -> None:
     paper = Image.new("L", (500, 500), 255)
     ImageDraw.Draw(paper).line([(120, 80), (350, 80), (220, 420)], fill=0, width=width, joint="curve")
     pixels = preprocess(paper).pixels
-    # By the rows of the upright stroke: 99 of 100 training images have a mean stroke of 1.5 to 4.6 pixels.
+    # Measured in the rows of the vertical stroke: 99 of 100 training images have a mean stroke of 1.5 to 4.6 pixels.
     across = (pixels[10:20] / 255).sum(axis=1)
     assert 1.3 < np.median(across) < 5
     assert (pixels[10:20].max(axis=1) > 128).all()
 
 
-def test_the_ink_can_be_told() -> None:
+def test_ink_selects_dark_or_light_digits() -> None:
     zero = np.full((200, 200), 255, np.uint8)
     zero[40:160, 60:140] = 0
     zero[70:130, 85:115] = 255
@@ -308,9 +309,9 @@ def test_the_ink_can_be_told() -> None:
 
 
 @pytest.mark.parametrize("ink", ["auto", "dark"])
-def test_the_box_is_where_the_digit_is(ink: InkChoice) -> None:
+def test_the_bounding_box_surrounds_the_digit(ink: InkChoice) -> None:
     paper = Image.new("L", (3000, 2000), 255)
-    ImageDraw.Draw(paper).rectangle((300, 1000, 399, 1399), fill=0)  # both corners belong to it
+    ImageDraw.Draw(paper).rectangle((300, 1000, 399, 1399), fill=0)  # both corners are included
     assert preprocess(paper, ink).box == pytest.approx((0.1, 0.5, 400 / 3000, 0.7), abs=0.002)
 
 
@@ -319,11 +320,11 @@ BLANK: dict[str, Callable[[], Pixels]] = {
     "black": lambda: np.zeros((HEIGHT, WIDTH), np.uint8),
     "grey": lambda: np.full((HEIGHT, WIDTH), 128, np.uint8),
     "28×28 black": lambda: np.zeros((28, 28), np.uint8),
-    "noise": lambda: as_picture(200 + NOISE),
+    "noise": lambda: to_uint8(200 + NOISE),
     "nothing but noise": lambda: np.random.default_rng(5).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8),
-    "a shadow": lambda: as_picture(220 * SHADOW),
+    "a shadow": lambda: to_uint8(220 * SHADOW),
     "ruled paper": lambda: np.where(lines(slope=0.01), np.uint8(120), np.uint8(225)),
-    "squared paper": lambda: np.where(lines() | lines(upright=True), np.uint8(120), np.uint8(225)),
+    "squared paper": lambda: np.where(lines() | lines(vertical=True), np.uint8(120), np.uint8(225)),
     "a table's edge": lambda: np.where(TABLE, np.uint8(60), np.uint8(225)),
     "dust": lambda: np.where(np.random.default_rng(6).random((HEIGHT, WIDTH)) < 1e-3, np.uint8(20), np.uint8(230)),
     "one pixel": lambda: np.array([[7]], np.uint8),
@@ -333,7 +334,7 @@ BLANK: dict[str, Callable[[], Pixels]] = {
 
 
 @pytest.mark.parametrize("name", BLANK)
-def test_a_blank_page_has_no_digit(name: str) -> None:
+def test_a_blank_page_shows_no_digit(name: str) -> None:
     with pytest.raises(ImageError, match="no digit found"):
         preprocess(BLANK[name]())
 
@@ -350,20 +351,20 @@ def test_a_blank_page_has_no_digit(name: str) -> None:
     ],
     ids=lambda array: f"{array.dtype} {array.shape}",
 )
-def test_arrays_that_are_no_pictures_are_refused(array: NDArray[np.generic]) -> None:
-    with pytest.raises(ValueError, match="a picture must be uint8"):
+def test_arrays_of_another_type_or_shape_are_refused(array: NDArray[np.generic]) -> None:
+    with pytest.raises(ValueError, match="an image must be uint8"):
         preprocess(array)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [-1.0, 1e6, np.nan, np.inf])
-def test_wide_values_without_a_known_scale_are_refused(value: float) -> None:
+def test_32_bit_values_of_an_unknown_range_are_refused(value: float) -> None:
     values = np.zeros((50, 50), np.float32)
     values[20:30, 20:30] = value
     with pytest.raises(ImageError, match="32-bit values"):
         preprocess(Image.fromarray(values))
 
 
-def test_grey_arrays_and_colour_arrays_are_the_same_picture() -> None:
+def test_grey_and_colour_arrays_of_an_image_give_the_same_pixels() -> None:
     grey = np.asarray(GREY)
     expected = preprocess(GREY).pixels
     np.testing.assert_array_equal(preprocess(grey).pixels, expected)

@@ -1,6 +1,6 @@
-"""`doctor`: whether this machine can run the project. Looks at everything and changes nothing.
+"""The command `doctor`: report whether this machine can run the project, and change nothing.
 
-Imports no Lightning, so that it can speak of a Lightning that must not be imported.
+Imports no Lightning, so that it also works where Lightning is missing or has a version that must not be imported.
 """
 
 import gzip
@@ -8,35 +8,20 @@ import hashlib
 import os
 import platform
 import shutil
-import sys
 import tempfile
-import threading
-import urllib.request
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from itertools import chain
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Literal
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from typing import Literal
 
 from mnist_lightning.console import CommandParser
-from mnist_lightning.errors import DatasetError
-
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
-    from mnist_lightning.data.mnist.registry import RawFile
 
 DISTRIBUTION = "mnist-lightning"
-MALWARE = {(name, number) for name in ("lightning", "pytorch-lightning") for number in ("2.6.2", "2.6.3")}
-NEEDED_BYTES = 200 * 10**6  # the 22 checkpoints of 20 epochs take 112 MB, MNIST 55 MB
-MIRROR_TIMEOUT_S = 3.0
-COLOURS = {"ok": "\x1b[32m", "note": "\x1b[33m", "fault": "\x1b[31m"}
+NEEDED_BYTES = 200 * 10**6  # 22 checkpoints of a run of 20 epochs take 112 MB, MNIST takes 55 MB
 
 
 @dataclass(frozen=True)
@@ -44,8 +29,8 @@ class Finding:
     """One line of the report.
 
     Args:
-        level: `fault` where the project cannot work as it should, `note` where it can and one should know.
-        subject: What was looked at.
+        level: `fault` if the project cannot work as it should, `note` for what the user should know.
+        subject: What was checked.
         text: What was found, and what to do about it.
     """
 
@@ -60,122 +45,106 @@ def main(args: list[str]) -> int:
     Args:
         args: The command line after `doctor`.
     """
-    description = "Say whether this machine can train, test and use a network; exit with 1 if not. Changes nothing."
+    description = "Report whether this machine can train and use a network; exit with 1 if not. Changes nothing."
     parser = CommandParser("doctor", description, "doctor --data.data_dir data")
     parser.add_argument(
         "--data.data_dir", dest="data_dir", type=Path, default=Path("data"), help="folder of the data (default: data)"
     )
     data_dir = parser.parse_args(args).data_dir
-    answers = ask_mirrors()  # they answer while the rest is looked at
     faults = 0
-    for check in (
-        check_versions(),
-        check_extras(),
-        check_device(),
-        check_data(data_dir),
-        check_folders(data_dir),
-        check_mirrors(answers),
-    ):
-        for finding in check:
-            faults += finding.level == "fault"
-            _show(finding)
+    for finding in chain(check_versions(), check_device(), check_data(data_dir), check_folders(data_dir)):
+        faults += finding.level == "fault"
+        print(f"{finding.level:5}  {finding.subject:17}  {finding.text}", flush=True)
     print(f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault")
     return 1 if faults else 0
 
 
 def check_versions() -> Iterator[Finding]:
-    """Compare Python and each package with the bounds that this project sets."""
+    """Compare Python and each package with the bounds that this project sets; packages of its extras are optional."""
+    from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     try:
-        allowed = metadata(DISTRIBUTION)["Requires-Python"]
+        about = metadata(DISTRIBUTION)
     except PackageNotFoundError:
-        yield Finding("fault", DISTRIBUTION, "is not installed: pip install . in its folder")
+        yield Finding("fault", DISTRIBUTION, "not installed: run `pip install .` in its folder")
         return
-    if SpecifierSet(allowed).contains(platform.python_version(), prereleases=True):
-        yield Finding("ok", "Python", platform.python_version())
-    else:
-        yield Finding("fault", "Python", f"{platform.python_version()}, but this project takes {allowed}")
-    for requirement in _requirements():
-        name, shortage = requirement.name, _shortage(requirement)
-        if shortage != "missing" and (name, version(name)) in MALWARE:
-            advice = "uninstall it without importing it, then change every password and key on this machine"
-            yield Finding("fault", name, f"{version(name)} is malware: {advice}")
-        elif shortage:
-            yield Finding("fault", name, f"{shortage}: pip install '{str(requirement).partition(';')[0]}'")
-        else:
-            yield Finding("ok", name, version(name))
-
-
-def check_extras() -> Iterator[Finding]:
-    """Say which of the optional packages are there."""
-    try:
-        extras = metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    except PackageNotFoundError:
-        return
-    for extra in extras:
-        if extra != "test":
-            short = [f"{one.name} {shortage}" for one in _requirements(extra) if (shortage := _shortage(one))]
-            text = f"{', '.join(short)}: pip install '{DISTRIBUTION}[{extra}]'" if short else "installed"
-            yield Finding("note" if short else "ok", f"extra {extra}", text)
+    python, allowed = platform.python_version(), about["Requires-Python"]
+    fits = SpecifierSet(allowed).contains(python, prereleases=True)
+    yield Finding(
+        "ok" if fits else "fault", "Python", python if fits else f"{python}, but this project needs {allowed}"
+    )
+    for requirement in map(Requirement, requires(DISTRIBUTION) or []):
+        name, marker = requirement.name, requirement.marker
+        needed = marker is None or marker.evaluate({"extra": ""})
+        extras = [
+            extra for extra in about.get_all("Provides-Extra") or [] if marker and marker.evaluate({"extra": extra})
+        ]
+        if not needed and extras in ([], ["test"]):  # for another system, or to develop this project
+            continue
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            installed = "missing"
+        if installed != "missing" and requirement.specifier.contains(installed, prereleases=True):
+            yield Finding("ok", name, installed)
+            continue
+        wrong = installed if installed == "missing" else f"{installed} does not fit"
+        what = str(requirement).partition(";")[0] if needed else f"{DISTRIBUTION}[{extras[0]}]"
+        yield Finding("fault" if needed else "note", name, f"{wrong}: pip install '{what}'")
 
 
 def check_device() -> Iterator[Finding]:
-    """Say what training runs on."""
+    """Report the device that networks train on, and the precision that it computes in."""
     try:
         import torch
 
         from mnist_lightning.training.environment import device_name, native_precision
-    except (ImportError, OSError) as error:  # OSError: one of its libraries is not for this machine
+    except (ImportError, OSError) as error:  # OSError: a shared library that this machine cannot load
         yield Finding("fault", "torch", f"cannot be imported: {' '.join(str(error).split())}")
         return
-    with warnings.catch_warnings(record=True) as caught:  # a driver too old for this torch, say
+    with warnings.catch_warnings(record=True) as caught:  # for example: the driver is too old for this torch
         warnings.simplefilter("always")
         on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        gpus = (torch.device("cuda", number) for number in range(torch.cuda.device_count()))
-        yield Finding("ok", "accelerator", ", ".join(map(device_name, gpus)))
-    elif torch.backends.mps.is_available():
-        yield Finding("ok", "accelerator", "mps")
+    cuda = [device_name(torch.device("cuda", number)) for number in range(torch.cuda.device_count() if on_gpu else 0)]
+    if devices := cuda or ["mps"] * torch.backends.mps.is_available():
+        yield Finding("ok", "accelerator", ", ".join(devices))
     elif caught or shutil.which("nvidia-smi"):
-        reason = " ".join(str(caught[0].message).split()) if caught else "is it a build for processors only?"
-        yield Finding("note", "accelerator", f"there is a GPU that torch {torch.__version__} cannot use: {reason}")
+        reason = " ".join(str(caught[0].message).split()) if caught else "is it a build for CPUs only?"
+        yield Finding("note", "accelerator", f"torch {torch.__version__} cannot use the GPU of this machine: {reason}")
     else:
-        yield Finding("ok", "accelerator", "none: training runs on the processor")
-    chosen = "OMP_NUM_THREADS" in os.environ
-    named = f", because OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}" if chosen else ""
-    text = f"{device_name(torch.device('cpu'))} of {os.cpu_count()} processors{named}"
-    yield Finding("note" if chosen else "ok", "processor", text)
+        yield Finding("ok", "accelerator", "none: training runs on the CPU")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    reason = f", because OMP_NUM_THREADS is {threads}" if threads else ""
+    text = f"{device_name(torch.device('cpu'))} on {os.cpu_count()} cores{reason}"
+    yield Finding("note" if threads else "ok", "CPU", text)
     precision = native_precision(on_gpu=on_gpu)
     native = "native" if precision == "bf16-mixed" else "not native"
-    yield Finding("ok", "bfloat16", f"{native}: --trainer.precision auto computes in {precision}")
+    yield Finding("ok", "bfloat16", f"{native}: --trainer.precision auto means {precision}")
 
 
 def check_data(data_dir: Path) -> Iterator[Finding]:
-    """Verify MNIST's files in the data folder, and those that the package carries."""
-    from mnist_lightning.data.mnist import registry
+    """Compare the files of MNIST in the data folder, and the copy in the package, with their published SHA-256."""
+    from mnist_lightning.data.mnist.registry import MNIST
 
-    folder = data_dir / registry.MNIST.folder / "raw"
-    states = {file.name: _state(folder / file.name, file) for file in registry.MNIST.files}
-    if not any(states.values()):
-        yield Finding("ok", "data", f"{folder}: four files, SHA-256 verified")
-    elif set(states.values()) == {"missing"}:
-        yield Finding("note", "data", f"{folder}: nothing yet; fit fetches it, with or without a network")
-    else:
-        for name, state in states.items():
-            level: Literal["note", "fault"] = "fault" if state.startswith("cannot") else "note"
-            yield Finding(level, "data", f"{folder / name}: {state}") if state else Finding("ok", "data", name)
-    assert registry.MNIST.bundled
-    packed = [registry.MNIST.bundled / f"{file.name}.gz" for file in registry.MNIST.files]
-    damaged = [path for path, file in zip(packed, registry.MNIST.files, strict=True) if not _unpacks_to(path, file)]
-    for path in damaged:
-        yield Finding("fault", "bundled data", f"{path} is damaged: install the package again")
-    if not damaged:
-        yield Finding("ok", "bundled data", "four files, SHA-256 verified")
+    folder, found = data_dir / MNIST.folder / "raw", 0
+    for file in MNIST.files:
+        for path in (folder / file.name, folder / f"{file.name}.gz"):
+            if path.is_file():
+                found += 1
+                if _sha256(path) != file.sha256:
+                    yield Finding("note", "data", f"{path} is not the published file: your own, or damaged")
+                break
+    missing = "" if found == len(MNIST.files) else "; fit fetches the others, with or without a network"
+    yield Finding("note" if missing else "ok", "data", f"{folder} has {found} of {len(MNIST.files)} files{missing}")
+    assert MNIST.bundled
+    damaged = [file.name for file in MNIST.files if _sha256(MNIST.bundled / f"{file.name}.gz") != file.sha256]
+    text = f"{', '.join(damaged)}: damaged, install the package again" if damaged else "SHA-256 verified"
+    yield Finding("fault" if damaged else "ok", "bundled data", text)
 
 
 def check_folders(data_dir: Path) -> Iterator[Finding]:
-    """Say whether what the commands write has a place to go, and room."""
+    """Check that the folders that commands write to can be written, and have enough free space."""
     for folder in (Path("lightning_logs"), Path("checkpoints"), data_dir):
         place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         try:
@@ -185,98 +154,16 @@ def check_folders(data_dir: Path) -> Iterator[Finding]:
             yield Finding("fault", "folder", f"{folder} cannot be written: {place.absolute()}: {error.strerror}")
             continue
         free = shutil.disk_usage(place).free
-        room = f"{free / 1e9:.1f} GB free"
-        if free < NEEDED_BYTES:
-            room = f"{free / 1e6:.0f} MB free; 20 epochs and the data take {NEEDED_BYTES / 1e6:.0f} MB"
-        yield Finding("fault" if free < NEEDED_BYTES else "ok", "folder", f"{folder} can be written, {room}")
+        needed = f"; 20 epochs and the data take {NEEDED_BYTES / 1e6:.0f} MB" if free < NEEDED_BYTES else ""
+        yield Finding(
+            "fault" if needed else "ok", "folder", f"{folder} can be written, {free / 1e6:,.0f} MB free{needed}"
+        )
 
 
-def ask_mirrors() -> dict[str, "SimpleQueue[str]"]:
-    """Ask every mirror for its smallest file, all at once; return where the answer of each will be."""
-    from mnist_lightning.data.mnist import registry
-
-    smallest = min(registry.MNIST.files, key=lambda file: file.size).name
-    answers: dict[str, SimpleQueue[str]] = {mirror: SimpleQueue() for mirror in registry.MNIST.mirrors}
-    for mirror, answer in answers.items():
-        threading.Thread(target=_ask, args=(f"{mirror}{smallest}.gz", answer), daemon=True).start()
-    return answers
-
-
-def check_mirrors(answers: Mapping[str, "SimpleQueue[str]"]) -> Iterator[Finding]:
-    """Say which mirrors answer; none has to."""
-    for mirror, answer in answers.items():
-        name = urlsplit(mirror).netloc
-        try:
-            fault = answer.get(timeout=2 * MIRROR_TIMEOUT_S)  # looking up a name obeys no timeout
-        except Empty:
-            fault = "no answer"
-        text = f"{name}: {fault}; fit takes the bundled copy" if fault else f"{name} answers"
-        yield Finding("note" if fault else "ok", "mirror", text)
-
-
-def _ask(url: str, answer: "SimpleQueue[str]") -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": DISTRIBUTION})
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, unpacked if it is a .gz file; "" if it cannot be read."""
     try:
-        with urllib.request.urlopen(request, timeout=MIRROR_TIMEOUT_S):
-            answer.put("")
-    except HTTPError as error:
-        error.close()
-        answer.put(f"HTTP {error.code}")
-    except (OSError, HTTPException, ValueError) as error:
-        cause = error.reason if isinstance(error, URLError) else error
-        answer.put(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
-
-
-def _requirements(extra: str = "") -> "list[Requirement]":
-    """Return what the project requires on this machine, or what one of its extras adds."""
-    from packaging.requirements import Requirement
-
-    def applies(requirement: Requirement, extra: str) -> bool:
-        return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
-    everything = map(Requirement, requires(DISTRIBUTION) or [])
-    return [one for one in everything if applies(one, extra) and not (extra and applies(one, ""))]
-
-
-def _shortage(requirement: "Requirement") -> str:
-    """Return what is wrong with the installed version of a package; nothing if it fits."""
-    try:
-        installed = version(requirement.name)
-    except PackageNotFoundError:
-        return "missing"
-    return "" if requirement.specifier.contains(installed, prereleases=True) else f"{installed} does not fit"
-
-
-def _state(path: Path, file: "RawFile") -> str:
-    """Return how a data file differs from the published one; nothing if it does not."""
-    from mnist_lightning.data.mnist import idx
-
-    if not path.is_file():
-        return "packed; fit unpacks it" if path.with_name(f"{path.name}.gz").is_file() else "missing"
-    try:
-        with path.open("rb") as raw:
-            if hashlib.file_digest(raw, "sha256").hexdigest() == file.sha256:
-                return ""
-        shape = idx.read_header(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    except DatasetError:
-        shape = file.shape
-    if shape == file.shape:
-        return "damaged; fit keeps it aside and fetches it again"
-    return f"not the published file but your own, of {' × '.join(map(str, shape))}"
-
-
-def _unpacks_to(packed: Path, file: "RawFile") -> bool:
-    try:
-        with gzip.open(packed) as unpacked:
-            return hashlib.file_digest(unpacked, "sha256").hexdigest() == file.sha256
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, EOFError, zlib.error):
-        return False
-
-
-def _show(finding: Finding) -> None:
-    level = f"{finding.level:5}"
-    if sys.stdout.isatty() and "NO_COLOR" not in os.environ:
-        level = f"{COLOURS[finding.level]}{level}\x1b[0m"
-    print(f"{level}  {finding.subject:17}  {finding.text}", flush=True)
+        return ""

@@ -176,10 +176,7 @@ class TrainerCLI(LightningCLI):
         command, options = config.subcommand, config[config.subcommand]
         if reference := options.ckpt_path or (None if command == "fit" else "best"):
             root = Path(options.trainer.default_root_dir or ".")
-            if not is_first():
-                if reference in ("best", "last") and (trained := run_folders.newest_trained(root)):
-                    reference = f"{trained.name}/{reference}"  # not of the run that the first process has just made
-            elif command == "fit" and reference.split("/")[-1] == "last":
+            if is_first() and command == "fit" and reference.split("/")[-1] == "last":
                 self.run = run_folders.named(reference, root)
                 self.lock = run_folders.lock(self.run)
             self.located = run_folders.locate(reference, root)

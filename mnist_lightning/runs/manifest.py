@@ -1,4 +1,4 @@
-"""The manifest of a run's checkpoints: what each holds, and the SHA-256 that it must have. No torch."""
+"""The manifest of a run's checkpoints: the epoch, metrics and SHA-256 of each. No torch."""
 
 import json
 import math
@@ -13,14 +13,14 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 @dataclass(frozen=True)
 class Entry:
-    """A checkpoint as the manifest lists it.
+    """One checkpoint in the manifest.
 
     Args:
-        file: Its name in the run's checkpoint folder.
-        sha256: Digest of its bytes.
-        epoch: Epoch it was saved in, from 0.
-        global_step: Optimizer steps taken.
-        metrics: Scores of its weights, such as `val_acc`; empty when it was saved in mid-epoch.
+        file: Name of the file in the run's checkpoint folder.
+        sha256: SHA-256 of the file, in hex.
+        epoch: Epoch in which it was saved, from 0.
+        global_step: Number of optimizer steps taken.
+        metrics: Metrics of its weights, such as `val_acc`; empty if it was saved in mid-epoch.
     """
 
     file: str
@@ -31,7 +31,7 @@ class Entry:
 
 
 def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:
-    """Return the manifest's entry for a checkpoint of this name, digest and content."""
+    """Return the manifest entry of a checkpoint with this file name, digest and content."""
     metrics = checkpoint.get("metrics", {})
     if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
         metrics = {}
@@ -39,7 +39,7 @@ def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:
 
 
 def read_manifest(folder: Path) -> list[Entry]:
-    """Return the manifest's entries, oldest first; nothing when the folder has none or it cannot be read."""
+    """Return the entries of a folder's manifest, oldest first; [] if there is none or it cannot be read."""
     path = folder / MANIFEST
     if not path.is_file():
         return []
@@ -55,7 +55,7 @@ def read_manifest(folder: Path) -> list[Entry]:
 
 
 def by_rank(entries: list[Entry]) -> list[Entry]:
-    """Return the validated entries: highest `val_acc` first, of equals the lower `val_loss`, of equals the older."""
+    """Return the validated entries: highest `val_acc` first, ties broken by lower `val_loss`, then by age."""
 
     def rank(entry: Entry) -> tuple[float, float]:
         val_acc, val_loss = entry.metrics["val_acc"], entry.metrics.get("val_loss", 0.0)

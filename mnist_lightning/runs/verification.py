@@ -1,4 +1,4 @@
-"""One checkpoint file: verify it, read it without running anything in it, and see whether it fits. No Lightning."""
+"""Verify checkpoint files, read them without running code in them, check that they fit a network. No Lightning."""
 
 import hashlib
 import os
@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mnist_lightning.console import print_stderr
 from mnist_lightning.errors import CheckpointError
-from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, read_manifest
+from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, entry_of, read_manifest
 
 NETWORK_PREFIX = "network."
-MAX_CHECKPOINT_BYTES = 2**30  # two hundred times what SimpleCNN needs; what is larger is not ours
+MAX_CHECKPOINT_BYTES = 2**30  # two hundred times the size of a checkpoint of SimpleCNN
 
-# What torch.load raises on damaged bytes, found by damaging bytes.
+# Exceptions that torch.load raises for corrupted files, found by corrupting files.
 LOAD_ERRORS = (
     OSError,
     EOFError,
@@ -37,7 +38,7 @@ LOAD_ERRORS = (
     zipfile.BadZipFile,
 )
 
-# What a checkpoint has besides its weights when a training can go on from it: keys of Lightning's.
+# What a checkpoint contains besides weights if training can be resumed from it, under Lightning's own keys.
 TRAINING_STATE = {
     "pytorch-lightning_version": str,
     "optimizer_states": list,
@@ -48,18 +49,18 @@ TRAINING_STATE = {
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Verify a checkpoint and return its content; nothing in it can run code.
+    """Verify a checkpoint and return its content; no code in it is run.
 
     Raises:
-        CheckpointError: If it is damaged, is not a Lightning checkpoint, or was saved before the first step.
+        CheckpointError: If it is corrupted, is not a Lightning checkpoint, or was saved before the first step.
     """
     _verify(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice is for programmers; what is wrong, it raises
+            warnings.simplefilter("ignore")  # torch's hints to programmers; faults raise exceptions
             checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
-        raise CheckpointError(f"{path} is damaged or holds more than plain values and tensors") from error
+        raise CheckpointError(f"{path} is corrupted or contains more than plain values and tensors") from error
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
@@ -67,29 +68,59 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     ):
         raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict of tensors")
     if not all(isinstance(n := checkpoint.get(name), int) and 0 <= n < 2**31 for name in ("global_step", "epoch")):
-        raise CheckpointError(f"{path} was not saved by this project: it does not say at which step and epoch")
+        raise CheckpointError(f"{path} was not saved by this project: it has no step and epoch")
     if not checkpoint["global_step"]:
-        raise CheckpointError(f"{path} holds untrained weights (no optimizer step was taken)")
+        raise CheckpointError(f"{path} contains untrained weights (no optimizer step was taken)")
     return dict(checkpoint)
 
 
-def check_resumable(path: Path, checkpoint: Mapping[str, Any], form: Mapping[str, Any] = TRAINING_STATE) -> None:
-    """Check that a checkpoint holds a training's state, and not just weights.
+def read_entries(folder: Path) -> list[Entry]:
+    """Return the checkpoints of a folder, oldest first: those in the manifest or, without one, all that verify.
+
+    Without a manifest, files that do not verify are reported on stderr.
+    """
+    if entries := read_manifest(folder):
+        return entries
+    if os.path.lexists(folder / MANIFEST):
+        print_stderr(f"{folder / MANIFEST} cannot be read; relying on the checksums in each checkpoint")
+    found: dict[str, Entry] = {}
+    faults: list[CheckpointError] = []
+    copies = (BEST, LAST)
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: (path.name in copies, path.name)):
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            faults.append(error)
+            continue
+        digest = sha256(path)
+        # If only a copy is left, it is listed under the name that its own file had.
+        name = f"epoch={checkpoint['epoch']:02d}.ckpt" if path.name in copies else path.name
+        found.setdefault(digest, entry_of(name, digest, checkpoint))
+    if faults:
+        more = f", and {len(faults) - 1} more in this folder" if faults[1:] else ""
+        print_stderr(f"{faults[0]}{more}")
+    return sorted(found.values(), key=lambda entry: entry.global_step)
+
+
+def check_resumable(path: Path, checkpoint: Mapping[str, Any], schema: Mapping[str, Any] = TRAINING_STATE) -> None:
+    """Check that a checkpoint contains the state of a training run, and not only weights.
 
     Args:
         path: Named in the error.
-        checkpoint: What `read_checkpoint` returned.
-        form: What it has to hold: types, or tensors of the same shape, by their keys in nested dictionaries.
+        checkpoint: As `read_checkpoint` returns it.
+        schema: Types, or tensors of the expected shape, by their keys in nested dictionaries.
 
     Raises:
-        CheckpointError: If a part is missing or is something else.
+        CheckpointError: If an entry is missing or has another type or shape.
     """
-    if fault := _misfit(checkpoint, form):
-        raise CheckpointError(f"{path} can be scored but not resumed: it holds no state of this training ({fault})")
+    if mismatch := _mismatch(checkpoint, schema):
+        raise CheckpointError(
+            f"{path} can be scored but not resumed: it does not contain the state of this training ({mismatch})"
+        )
 
 
 def form_of(example: Any) -> Any:
-    """Return the form of an example, as `check_resumable` takes it; None in the example stands for anything.
+    """Return the schema of an example, as `check_resumable` takes it; None in the example allows any type.
 
     >>> form_of({"steps": 3, "best": {"score": None}})
     {'steps': <class 'int'>, 'best': {'score': <class 'object'>}}
@@ -99,34 +130,35 @@ def form_of(example: Any) -> Any:
     return object if example is None else example if isinstance(example, Tensor) else type(example)
 
 
-def _misfit(value: Any, form: Any, name: str = "it") -> str:
-    """Return where a value first departs from a form, or nothing."""
-    if isinstance(form, Tensor):
-        return "" if isinstance(value, Tensor) and value.shape == form.shape else f"{name} is no such tensor"
-    parts = form if isinstance(form, Mapping) else {}
-    if not isinstance(value, dict if form is parts else form):
+def _mismatch(value: Any, schema: Any, name: str = "it") -> str:
+    """Return the first difference between a value and a schema, or ""."""
+    if isinstance(schema, Tensor):
+        fits = isinstance(value, Tensor) and value.shape == schema.shape
+        return "" if fits else f"{name} is not a tensor of shape {tuple(schema.shape)}"
+    fields = schema if isinstance(schema, Mapping) else {}
+    if not isinstance(value, dict if schema is fields else schema):
         return f"{name} is {type(value).__name__}"
-    faults = (_misfit(value[key], part, key) if key in value else f"no {key}" for key, part in parts.items())
+    faults = (_mismatch(value[key], field, key) if key in value else f"no {key}" for key, field in fields.items())
     return next(filter(None, faults), "")
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Check that a checkpoint's network fits.
+    """Check that the weights in a checkpoint fit a network.
 
     Args:
         path: Named in the error.
-        checkpoint: What `read_checkpoint` returned.
+        checkpoint: As `read_checkpoint` returns it.
         expected: The state dict of the network, without prefix.
 
     Raises:
-        CheckpointError: If a tensor is missing, left over, of another shape, or not finite.
+        CheckpointError: If a tensor is missing, unknown, of another shape or dtype, or not finite.
     """
     found = checkpoint["state_dict"]
     expected = {NETWORK_PREFIX + key: value for key, value in expected.items()}
     for key in sorted(expected.keys() | found.keys()):
         if key not in found or key not in expected:
-            where = "is missing in it" if key not in found else "is unknown here"
-            raise CheckpointError(f"{path} is of another network: {repr(key)[1:-1]} {where}")
+            fault = "missing" if key not in found else "unknown"
+            raise CheckpointError(f"{path} is of another network: {repr(key)[1:-1]} is {fault}")
         if found[key].shape != expected[key].shape:
             raise CheckpointError(
                 f"{path} is of another network: {key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
@@ -134,11 +166,11 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
         if found[key].dtype != expected[key].dtype:
             raise CheckpointError(f"{path} is of another network: {key} is {found[key].dtype}")
         if not found[key].isfinite().all():
-            raise CheckpointError(f"{path} holds weights that are not finite: {key}")
+            raise CheckpointError(f"{path} contains weights that are not finite: {key}")
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex; nothing where there is no file that can be read."""
+    """Return the SHA-256 of a file, in hex; "" if it cannot be read."""
     try:
         if path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES:
             with path.open("rb") as file:
@@ -149,7 +181,7 @@ def sha256(path: Path) -> str:
 
 
 def matches(path: Path, digest: str) -> bool:
-    """Tell whether a file is there, readable, and has this SHA-256."""
+    """Return whether a file exists, can be read, and has this SHA-256."""
     return digest != "" and sha256(path) == digest
 
 
@@ -158,23 +190,23 @@ def _verify(path: Path) -> None:
         raise CheckpointError(f"{path}: no such checkpoint file")
     size = path.stat().st_size
     if size > MAX_CHECKPOINT_BYTES:
-        raise CheckpointError(f"{path} has {size:,} bytes; more than {MAX_CHECKPOINT_BYTES:,} are not read")
+        raise CheckpointError(f"{path} has {size:,} bytes; at most {MAX_CHECKPOINT_BYTES:,} are read")
     if not os.access(path, os.R_OK):
         raise CheckpointError(f"{path} cannot be read: permission denied")
     listed = {entry.file: entry.sha256 for entry in read_manifest(path.parent)}
     ours = path.name in (*listed, BEST, LAST)
     if listed and ours and sha256(path) not in listed.values():
-        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; pass another checkpoint")
+        raise CheckpointError(f"{path} is corrupted: its SHA-256 differs from {MANIFEST}; pass another checkpoint")
     try:
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise CheckpointError(f"{path} is compressed, which torch.save never does; refused")
+                raise CheckpointError(f"{path} is compressed, which torch.save never does")
             if any(info.is_dir() or info.external_attr & 0x10 for info in archive.infolist()):
-                # Marked as a folder, by one flipped bit: torch would leave the tensor's memory as it found it.
-                raise CheckpointError(f"{path} is damaged: it holds folders, which torch.save never writes")
+                # One flipped bit marks an entry as a folder, and torch would leave the tensor's memory uninitialised.
+                raise CheckpointError(f"{path} is corrupted: it contains folders, which torch.save never writes")
             # torch.load does not compare these checksums itself.
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint, or a damaged one ({error})") from error
+        raise CheckpointError(f"{path} is not a checkpoint, or is corrupted ({error})") from error
     if broken:
-        raise CheckpointError(f"{path} is damaged: checksum of {broken!r}")
+        raise CheckpointError(f"{path} is corrupted: wrong checksum of {broken!r}")

@@ -19,7 +19,7 @@ from mnist_lightning.atomic_write import replace_file, written_beside
 from mnist_lightning.errors import CheckpointError, DivergenceError, StorageError
 from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
-from mnist_lightning.runs.verification import matches, read_checkpoint, sha256
+from mnist_lightning.runs.verification import matches, read_checkpoint, read_entries, sha256
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -105,6 +105,6 @@ def _still_there(folder: Path, *, but: str | None = None) -> list[Entry]:
     copies = [sha256(path) for path in (folder / BEST, folder / LAST) if path.exists()]
     return [
         entry
-        for entry in run_folders.read_entries(folder)
+        for entry in read_entries(folder)
         if entry.file != but and (entry.sha256 in copies or (folder / entry.file).exists())
     ]

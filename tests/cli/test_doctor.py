@@ -1,43 +1,23 @@
 import dataclasses
-import gzip
 import platform
 import shutil
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
-import trustme
 
 from mnist_lightning.cli import doctor
 from mnist_lightning.data.mnist import fetch, registry
 from mnist_lightning.data.mnist.registry import MNIST
 from tests.conftest import Command
-from tests.data.mnist.mirror import FaultyMirror
-
-SMALLEST = "t10k-labels-idx1-ubyte.gz"
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
 
 
 @pytest.fixture(autouse=True)
-def mirror(
-    authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FaultyMirror]:
-    """A mirror on loopback in place of those on the net."""
-    certificate = tmp_path_factory.mktemp("authority") / "authority.pem"
-    authority.cert_pem.write_to_path(str(certificate))
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+def _threads_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with FaultyMirror({SMALLEST: gzip.compress(b"labels")}, authority) as mirror:
-        monkeypatch.setattr(registry, "MNIST", dataclasses.replace(MNIST, mirrors=(mirror.address(),)))
-        yield mirror
 
 
 def lines(report: str, level: str) -> list[str]:
@@ -45,9 +25,7 @@ def lines(report: str, level: str) -> list[str]:
     return [" ".join(line.split()[1:]) for line in report.splitlines() if line.split()[0] == level]
 
 
-def test_a_machine_that_can_run_the_project_has_no_fault_and_nothing_is_changed(
-    command: Command, tmp_path: Path
-) -> None:
+def test_doctor_reports_no_fault_and_changes_nothing_on_a_machine_that_fits(command: Command, tmp_path: Path) -> None:
     outcome = command("doctor")
     assert outcome.code == 0, outcome.out
     assert outcome.out.splitlines()[-1] == "no fault"
@@ -55,18 +33,18 @@ def test_a_machine_that_can_run_the_project_has_no_fault_and_nothing_is_changed(
     assert f"torch {torch.__version__.partition('+')[0]}" in fine
     assert f"lightning {version('lightning')}" in fine
     assert f"Python {sys.version.split()[0]}" in fine
-    assert "bundled data four files, SHA-256 verified" in fine
-    assert any(line.startswith("mirror 127.0.0.1") for line in fine)
-    assert lines(outcome.out, "note")[0].startswith("data data/MNIST/raw: nothing yet")
-    assert "\x1b" not in outcome.out
+    assert "bundled data SHA-256 verified" in fine
+    assert "data data/MNIST/raw has 0 of 4 files; fit fetches the others, with or without a network" in lines(
+        outcome.out, "note"
+    )
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("package", "installed", "fault"),
     [
-        ("lightning", "2.6.3", "lightning 2.6.3 is malware: uninstall it without importing it"),
-        ("pytorch-lightning", "2.6.2", "pytorch-lightning 2.6.2 is malware"),
+        ("lightning", "2.6.3", "lightning 2.6.3 does not fit"),
+        ("pytorch-lightning", "2.6.2", "pytorch-lightning 2.6.2 does not fit"),
         ("lightning", "2.6.5", "lightning 2.6.5 does not fit: pip install 'lightning<2.7,>=2.6.6'"),
         ("lightning", "2.7.0", "lightning 2.7.0 does not fit"),
         ("torch", "2.10.0", "torch 2.10.0 does not fit: pip install 'torch>=2.11'"),
@@ -91,7 +69,7 @@ def test_a_package_that_does_not_fit_is_a_fault(
     assert found.startswith(fault)
 
 
-def test_a_version_that_fits_is_none(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_newer_version_within_the_bounds_is_fine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "2.12.0+cpu" if name == "torch" else version(name))
     outcome = command("doctor")
     assert outcome.code == 0
@@ -102,7 +80,7 @@ def test_another_python_is_a_fault(command: Command, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(platform, "python_version", lambda: "3.10.14")
     outcome = command("doctor")
     assert outcome.code == 1
-    assert lines(outcome.out, "fault") == ["Python 3.10.14, but this project takes >=3.11"]
+    assert lines(outcome.out, "fault") == ["Python 3.10.14, but this project needs >=3.11"]
 
 
 def test_a_project_that_is_not_installed_is_a_fault(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +90,7 @@ def test_a_project_that_is_not_installed_is_a_fault(command: Command, monkeypatc
     monkeypatch.setattr(doctor, "metadata", missing)
     outcome = command("doctor")
     assert outcome.code == 1
-    assert lines(outcome.out, "fault") == ["mnist-lightning is not installed: pip install . in its folder"]
+    assert lines(outcome.out, "fault") == ["mnist-lightning not installed: run `pip install .` in its folder"]
 
 
 def test_a_torch_that_cannot_be_imported_is_a_fault(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,8 +109,9 @@ def test_a_missing_extra_is_a_note(command: Command, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doctor, "version", fake)
     outcome = command("doctor")
     assert outcome.code == 0
-    expected = "extra export onnx 1.0.0 does not fit, onnxscript missing: pip install 'mnist-lightning[export]'"
-    assert expected in lines(outcome.out, "note")
+    notes = lines(outcome.out, "note")
+    assert "onnx 1.0.0 does not fit: pip install 'mnist-lightning[export]'" in notes
+    assert "onnxscript missing: pip install 'mnist-lightning[export]'" in notes
 
 
 def test_the_device_is_named_and_a_gpu_that_torch_cannot_use_is_a_note(
@@ -143,13 +122,15 @@ def test_the_device_is_named_and_a_gpu_that_torch_cannot_use_is_a_note(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notes = lines(command("doctor").out, "note")
     if not torch.backends.mps.is_available():
-        assert any(line.startswith("accelerator there is a GPU that torch") for line in notes)
-    assert any(line.startswith("processor cpu") and "OMP_NUM_THREADS is 1" in line for line in notes)
+        assert any("cannot use the GPU of this machine" in line for line in notes)
+    assert any(line.startswith("CPU cpu") and "OMP_NUM_THREADS is 1" in line for line in notes)
 
 
 def test_the_four_files_of_mnist_are_verified(command: Command, tmp_path: Path) -> None:
     raw = fetch.fetch(MNIST, tmp_path / "data", source="bundled")
-    assert "data data/MNIST/raw: four files, SHA-256 verified" in lines(command("doctor").out, "ok")
+    outcome = command("doctor")
+    assert "data data/MNIST/raw has 4 of 4 files" in lines(outcome.out, "ok")
+    assert not lines(outcome.out, "note")
     labels, images = raw / "t10k-labels-idx1-ubyte", raw / "t10k-images-idx3-ubyte"
     content = bytearray(labels.read_bytes())
     content[100] ^= 1
@@ -157,29 +138,29 @@ def test_the_four_files_of_mnist_are_verified(command: Command, tmp_path: Path) 
     images.unlink()
     outcome = command("doctor")
     assert outcome.code == 0
-    notes = lines(outcome.out, "note")
-    assert f"data {labels.relative_to(tmp_path)}: damaged; fit keeps it aside and fetches it again" in notes
-    assert f"data {images.relative_to(tmp_path)}: missing" in notes
+    assert lines(outcome.out, "note") == [
+        f"data {labels.relative_to(tmp_path)} is not the published file: your own, or damaged",
+        "data data/MNIST/raw has 3 of 4 files; fit fetches the others, with or without a network",
+    ]
     assert bytes(content) == labels.read_bytes(), "nothing is repaired"
 
 
-def test_files_of_ones_own_are_a_note(command: Command, digits_dir: Path) -> None:
+def test_a_users_own_files_are_a_note(command: Command, digits_dir: Path) -> None:
     outcome = command("doctor", "--data.data_dir", str(digits_dir))
     assert outcome.code == 0
-    assert sum("not the published file but your own" in line for line in lines(outcome.out, "note")) == 4
-    assert any("of 300 × 28 × 28" in line for line in lines(outcome.out, "note"))
+    assert sum("is not the published file: your own, or damaged" in line for line in lines(outcome.out, "note")) == 4
 
 
 def test_a_damaged_bundled_copy_is_a_fault(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MNIST.bundled
     bundled = tmp_path / "bundled"
     shutil.copytree(MNIST.bundled, bundled)
-    damaged = bundled / SMALLEST
+    damaged = bundled / "t10k-labels-idx1-ubyte.gz"
     damaged.write_bytes(damaged.read_bytes()[:-9])
-    monkeypatch.setattr(registry, "MNIST", dataclasses.replace(registry.MNIST, bundled=bundled))
+    monkeypatch.setattr(registry, "MNIST", dataclasses.replace(MNIST, bundled=bundled))
     outcome = command("doctor")
     assert outcome.code == 1
-    assert lines(outcome.out, "fault") == [f"bundled data {damaged} is damaged: install the package again"]
+    assert lines(outcome.out, "fault") == ["bundled data t10k-labels-idx1-ubyte: damaged, install the package again"]
 
 
 def test_a_file_in_place_of_a_folder_is_a_fault(command: Command, tmp_path: Path) -> None:
@@ -198,31 +179,6 @@ def test_a_full_disk_is_a_fault(command: Command, monkeypatch: pytest.MonkeyPatc
     assert outcome.code == 1
     assert outcome.out.splitlines()[-1] == "3 faults"
     assert all("1 MB free; 20 epochs and the data take 200 MB" in line for line in lines(outcome.out, "fault"))
-
-
-@pytest.mark.parametrize(("fault", "reason"), [("404", "HTTP 404"), ("cut", ""), ("silent", "")])
-def test_a_mirror_that_does_not_answer_is_a_note_and_costs_little(
-    command: Command, mirror: FaultyMirror, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str
-) -> None:
-    monkeypatch.setattr(doctor, "MIRROR_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(
-        registry, "MNIST", dataclasses.replace(MNIST, mirrors=(mirror.address(fault), mirror.address()))
-    )
-    outcome = command("doctor")
-    assert outcome.code == 0
-    (note,) = (line for line in lines(outcome.out, "note") if line.startswith("mirror"))
-    assert reason in note
-    assert note.endswith("fit takes the bundled copy")
-    assert any(line.startswith("mirror") for line in lines(outcome.out, "ok"))
-
-
-def test_colours_are_for_terminals_that_want_them(
-    command: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for wanted in (True, False):
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        monkeypatch.setenv("NO_COLOR", "1") if not wanted else monkeypatch.delenv("NO_COLOR", raising=False)
-        assert ("\x1b[32mok" in command("doctor").out) == wanted
 
 
 def test_wrong_use_costs_a_line(command: Command) -> None:

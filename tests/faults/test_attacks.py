@@ -254,7 +254,7 @@ def refuse(command: Command, root: Path, *line: str, codes: tuple[int, ...] = (6
     assert outcome.code in codes, outcome.err
     *notes, error = outcome.err.splitlines()
     assert error.startswith("error: ")
-    assert all("damaged" in note or "checkpoint" in note for note in notes)
+    assert all("corrupted" in note or "checkpoint" in note for note in notes)
     assert len(notes) <= 2
     assert outcome.err.replace("\n", "").isprintable()
     assert [name for name in listing(root) if not name.endswith(".lock")] == before

@@ -50,19 +50,19 @@ def test_runs_are_numbered_from_zero_with_the_same_number_in_both_folders(tmp_pa
         assert (tmp_path / kind / "version_8").is_dir()
 
 
-def test_processes_that_start_at_once_get_runs_of_their_own(tmp_path: Path) -> None:
+def test_processes_that_start_at_once_get_separate_runs(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         versions = list(pool.map(lambda _: run_folders.create(tmp_path).version, range(24)))
     assert sorted(versions) == list(range(24))
 
 
-def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(StorageError, match="checkpoints is not a folder"):
         run_folders.create(tmp_path)
 
 
-def test_best_is_the_highest_val_acc_and_of_equals_the_lower_val_loss(run: run_folders.Run) -> None:
+def test_best_is_the_highest_val_acc_with_ties_broken_by_the_lower_val_loss(run: run_folders.Run) -> None:
     for epoch, (val_acc, val_loss) in enumerate([(0.97, 0.05), (0.98, 0.09), (0.98, 0.08), (0.96, 0.01)]):
         save(run, epoch, val_acc=val_acc, val_loss=val_loss)
     assert run.best() == run.checkpoints / "best.ckpt"
@@ -86,31 +86,31 @@ def test_the_manifest_holds_the_digests_of_the_files(run: run_folders.Run) -> No
     )
 
 
-def test_a_damaged_last_falls_back_to_its_twin_then_to_the_epoch_before(
+def test_a_corrupted_last_falls_back_to_its_copy_then_to_the_epoch_before(
     run: run_folders.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(run, 0, val_acc=0.9, val_loss=0.1)
     newest = save(run, 1, val_acc=0.8, val_loss=0.2)
     flip_byte(run.checkpoints / "last.ckpt")
     assert run.last() == newest
-    assert "last.ckpt is damaged" in capsys.readouterr().err
+    assert "last.ckpt is corrupted" in capsys.readouterr().err
     flip_byte(newest)
     assert epoch_of(run.last()) == 0
-    assert f"{newest.name} is damaged" in capsys.readouterr().err
+    assert f"{newest.name} is corrupted" in capsys.readouterr().err
 
 
-def test_a_damaged_best_falls_back_to_its_twin_and_is_never_replaced_by_a_worse_one(run: run_folders.Run) -> None:
-    twin = save(run, 0, val_acc=0.9, val_loss=0.1)
+def test_a_corrupted_best_falls_back_to_its_copy_and_never_to_a_worse_checkpoint(run: run_folders.Run) -> None:
+    copy = save(run, 0, val_acc=0.9, val_loss=0.1)
     save(run, 1, val_acc=0.8, val_loss=0.2)
     flip_byte(run.checkpoints / "best.ckpt")
-    assert run.best() == twin
-    flip_byte(twin)
-    with pytest.raises(CheckpointError, match="best checkpoint is gone"):
+    assert run.best() == copy
+    flip_byte(copy)
+    with pytest.raises(CheckpointError, match="both copies of the best checkpoint are missing or corrupted"):
         run.best()
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("{")], ids=["deleted", "unreadable"])
-def test_without_a_manifest_the_files_themselves_say_which_is_best_and_last(
+def test_without_a_manifest_best_and_last_are_found_from_the_files(
     run: run_folders.Run, spoil: Callable[[Path], object]
 ) -> None:
     for epoch, val_acc in enumerate([0.8, 0.9, 0.7]):
@@ -122,7 +122,7 @@ def test_without_a_manifest_the_files_themselves_say_which_is_best_and_last(
     assert epoch_of(run.checkpoints / "best.ckpt") == 1, "a worse epoch has replaced the best"
 
 
-def test_without_a_manifest_a_copy_may_be_all_that_is_left(run: run_folders.Run) -> None:
+def test_without_a_manifest_a_copy_is_found_if_only_it_is_left(run: run_folders.Run) -> None:
     save(run, 0, val_acc=0.9, val_loss=0.1)
     for path in (save(run, 1, val_acc=0.8, val_loss=0.1), run.checkpoints / "manifest.json"):
         path.unlink()
@@ -133,23 +133,37 @@ def test_without_a_manifest_a_copy_may_be_all_that_is_left(run: run_folders.Run)
     assert (epoch_of(run.best()), epoch_of(run.last())) == (0, 2)
 
 
-def test_a_run_without_a_checkpoint_names_an_older_one_that_has_some(tmp_path: Path) -> None:
+def test_a_named_run_without_a_checkpoint_names_an_older_run_that_has_one(tmp_path: Path) -> None:
     older = run_folders.create(tmp_path)
     run_folders.create(tmp_path)
     with pytest.raises(CheckpointError, match=r"version_1 in .* has no checkpoint; train one with fit"):
-        run_folders.locate("best", tmp_path)
+        run_folders.locate("version_1/best", tmp_path)
     save(older, 0)
     with pytest.raises(CheckpointError, match=r"version_1 in .* has no checkpoint; version_0 has: --ckpt_path version"):
-        run_folders.locate("best", tmp_path)
+        run_folders.locate("version_1/best", tmp_path)
 
 
-def test_discarding_a_run_leaves_no_trace_of_it_and_everything_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reference", ["best", "last"])
+def test_a_folder_without_checkpoints_is_not_the_newest_run(tmp_path: Path, reference: str) -> None:
+    run_folders.create(tmp_path)
+    with pytest.raises(CheckpointError, match="there is no run with a checkpoint"):
+        run_folders.locate(reference, tmp_path)
+    run = run_folders.create(tmp_path)
+    save(run, 0)
+    run_folders.create(tmp_path)
+    (tmp_path / "lightning_logs" / "version_8" / "checkpoints").mkdir(parents=True)  # of a notebook's own Trainer
+    (tmp_path / "lightning_logs" / "version_8" / "checkpoints" / "epoch=0-step=8.ckpt").touch()
+    assert run_folders.locate(reference, tmp_path).run == run
+    assert run_folders.create(tmp_path).version == 9, "its number is taken"
+
+
+def test_discarding_a_run_removes_its_folders_and_nothing_else(tmp_path: Path) -> None:
     run_folders.discard(run_folders.create(tmp_path))
     assert list(tmp_path.iterdir()) == []
     kept = run_folders.create(tmp_path)
     run_folders.discard(run_folders.create(tmp_path))
     assert kept.logs.is_dir()
-    assert run_folders.newest(tmp_path) == kept
+    assert run_folders.all_runs(tmp_path) == [kept]
 
 
 def test_a_validation_loss_that_is_not_a_number_ranks_last(run: run_folders.Run) -> None:
@@ -177,7 +191,7 @@ def test_a_reference_finds_its_checkpoint(tmp_path: Path, reference: str, epoch:
     assert located.run.version == (0 if "0" in reference else 1)
 
 
-def test_a_path_knows_the_run_it_lies_in(run: run_folders.Run, tmp_path: Path) -> None:
+def test_a_path_finds_the_run_that_contains_it(run: run_folders.Run, tmp_path: Path) -> None:
     located = run_folders.locate(str(save(run, 0)), tmp_path)
     assert located.run == run
     outside = tmp_path / "outside.ckpt"
@@ -201,7 +215,7 @@ def test_a_reference_to_nothing_is_refused(tmp_path: Path, reference: str, reaso
         run_folders.locate(reference, tmp_path)
 
 
-def test_bytes_are_flushed_to_disk_before_they_get_their_name(
+def test_files_are_flushed_to_disk_before_they_are_renamed(
     run: run_folders.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -219,7 +233,7 @@ def test_bytes_are_flushed_to_disk_before_they_get_their_name(
     monkeypatch.setattr(Path, "replace", record_replace)
     save(run, 0, val_acc=0.9, val_loss=0.1)
     files = ["manifest.json", "epoch=00.ckpt", "last.ckpt", "best.ckpt"]
-    assert [call for call in calls if call != "flush"] == files  # the manifest vouches for a file before it is there
+    assert [call for call in calls if call != "flush"] == files  # the manifest lists a file before it exists
     for name in files:
         assert "flush" in calls[: calls.index(name)]
     assert calls.count("flush") == 8  # each file and, after each, its folder

@@ -13,7 +13,7 @@ from tests.runs.test_run_folders import flip_byte, make_checkpoint, save
 
 
 class Payload:
-    """Unpickles by calling a function: what an attacker would put into a file."""
+    """Unpickles by calling a function, as an attack would."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -28,7 +28,7 @@ def test_a_checkpoint_cannot_run_code_whatever_the_environment_says(
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path, canary = tmp_path / "attack.ckpt", tmp_path / "canary"
     torch.save({"state_dict": {}, "global_step": 1, "x": Payload(canary)}, path)
-    with pytest.raises(CheckpointError, match="damaged or holds more than plain values"):
+    with pytest.raises(CheckpointError, match="corrupted or contains more than plain values"):
         verification.read_checkpoint(path)
     path.write_bytes(pickle.dumps(Payload(canary)))
     with pytest.raises(CheckpointError, match="not a checkpoint"):
@@ -43,15 +43,15 @@ def test_a_single_flipped_byte_is_found(tmp_path: Path, listed: bool) -> None:
         path = path.rename(tmp_path / "copy.ckpt")
     verification.read_checkpoint(path)
     flip_byte(path)
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="corrupted"):
         verification.read_checkpoint(path)
 
 
 def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.ckpt"
     with path.open("wb") as file:
-        file.truncate(2**30 + 1)  # takes no room on the disk
-    with pytest.raises(CheckpointError, match="more than 1,073,741,824 are not read"):
+        file.truncate(2**30 + 1)  # a sparse file, which takes no space on the disk
+    with pytest.raises(CheckpointError, match="at most 1,073,741,824 are read"):
         verification.read_checkpoint(path)
 
 
@@ -62,7 +62,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     data = buffer.getvalue()
     path = tmp_path / "short.ckpt"
     path.write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
-    with pytest.raises(CheckpointError, match="not a checkpoint, or a damaged one"):
+    with pytest.raises(CheckpointError, match="not a checkpoint, or is corrupted"):
         verification.read_checkpoint(path)
 
 
@@ -73,7 +73,9 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
         ({"global_step": 0}, "untrained"),
     ],
 )
-def test_what_is_no_trained_checkpoint_is_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+def test_a_file_that_is_not_a_trained_checkpoint_is_refused(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
     path = tmp_path / "other.ckpt"
     torch.save(make_checkpoint() | change, path)
     with pytest.raises(CheckpointError, match=reason):
@@ -83,7 +85,7 @@ def test_what_is_no_trained_checkpoint_is_refused(tmp_path: Path, change: dict[s
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("network.fc3.weight", torch.zeros(1), "fc3.weight is unknown here"),
+        ("network.fc3.weight", torch.zeros(1), "fc3.weight is unknown"),
         ("network.fc2.weight", None, "fc2.weight is missing"),
         ("network.fc2.weight", torch.zeros(11, 128), r"fc2.weight is \(11, 128\), not \(10, 128\)"),
         ("network.fc2.bias", torch.full((10,), float("nan")), "not finite"),
@@ -104,7 +106,7 @@ def test_weights_of_another_network_are_refused(name: str, value: torch.Tensor |
         ({"callbacks": []}, "callbacks is list"),
     ],
 )
-def test_what_holds_no_state_of_a_training_is_not_resumed(change: dict[str, object], fault: str) -> None:
+def test_a_checkpoint_without_training_state_is_not_resumed(change: dict[str, object], fault: str) -> None:
     progress = {"epoch_progress": {"current": {"processed": 1}}}
     checkpoint = make_checkpoint() | {
         "pytorch-lightning_version": "2.6.6", "optimizer_states": [], "lr_schedulers": [], "callbacks": {},

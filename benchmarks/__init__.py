@@ -1,1 +1,1 @@
-"""The commands behind the README's numbers; each prints a table and writes JSON."""
+"""The commands behind the published figures; each prints a table and writes a JSON file on request."""

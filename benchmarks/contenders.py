@@ -1,4 +1,4 @@
-"""What the speed benchmark compares, each in a process of its own, and called in turns."""
+"""What the speed benchmark compares: the lab's loop, a bare loop and `fit`, which alternate in short turns."""
 
 import os
 import pty
@@ -22,12 +22,12 @@ from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.memory import keep_freed_memory
 
-PEAK_SIZE = 1024  # of the matrices whose product measures the machine
-PREFETCHED = 6  # batches: two by each of two workers, and two to get going
+PEAK_SIZE = 1024  # rows and columns of the matrices whose product measures the machine
+PREFETCHED = 6  # batches: two from each of two workers, and two to warm up
 
 
 class LabLoop:
-    """The lab's plain script, a few steps at a time.
+    """The lab's script, a few steps at a time.
 
     Args:
         lab: The script.
@@ -38,7 +38,7 @@ class LabLoop:
         self.batches = chain.from_iterable(repeat(lab.train_loader))
 
     def seconds(self, steps: int) -> float:
-        """Return how long some steps take; what its loader's workers had ready while others ran is not counted."""
+        """Return the time of some steps, after using up the batches that the loader's workers fetched between turns."""
         self.lab.train(islice(self.batches, PREFETCHED))
         start = time.perf_counter()
         self.lab.train(islice(self.batches, steps))
@@ -46,11 +46,11 @@ class LabLoop:
 
 
 class BareLoop:
-    """Our loader, network and arithmetic in a plain loop: what `fit` costs beyond it is the price of Lightning and us.
+    """This project's loader, network and arithmetic in a plain loop, without Lightning, logging or checkpoints.
 
     Args:
-        data: Prepared and set up for `fit`.
-        hparams: Hyper-parameters of the Classifier that it does without.
+        data: The data module, set up for `fit`.
+        hparams: Arguments of the `Classifier` whose network and optimizer are used.
     """
 
     def __init__(self, data: MNISTDataModule, hparams: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class BareLoop:
         self.images_seen, self.seconds = 0, 0.0
 
     def train(self, steps: int | None = None) -> None:
-        """Go on with the epoch for some steps, or to its end."""
+        """Train for some steps, or to the end of the epoch."""
         start = time.perf_counter()
         self.network.train()
         for images, labels in islice(self.batches, steps):
@@ -89,7 +89,7 @@ class BareLoop:
         self.seconds += time.perf_counter() - start
 
     def end_epoch(self) -> dict[str, float]:
-        """End the epoch and validate; return the images a second of the training and the seconds of both."""
+        """Finish the epoch and validate; return training images per second and the seconds of both."""
         self.train()
         images_per_s = self.images_seen / self.seconds
         start = time.perf_counter()
@@ -104,7 +104,7 @@ class BareLoop:
         return {"images_per_s": images_per_s, "epoch_s": epoch_s}
 
     def peak_flops(self) -> float:
-        """Return the machine's own rate, now, of a product of matrices at the precision in use, in FLOP a second."""
+        """Return the speed of a matrix product at the precision in use, at this moment, in FLOP per second."""
         dtype = torch.bfloat16 if self.bfloat16 else torch.float32
         a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, dtype=dtype) for _ in range(2))
         products: list[float] = []
@@ -116,11 +116,11 @@ class BareLoop:
 
 
 class Turns(Callback):
-    """Measure each epoch of `fit`, and let the others have their turn every few steps and at its end.
+    """Time each epoch of `fit`, and pause it for the other contenders every few steps and at its end.
 
     Args:
-        others: Called with whether the epoch has ended; what it takes is not counted.
-        every: Training steps between two turns; None gives a turn at the end alone.
+        others: Runs the other contenders; called with whether the epoch has ended. Its time is not counted.
+        every: Training steps between two turns; None for a single turn at the end of the epoch.
     """
 
     def __init__(self, others: Callable[[bool], None], every: int | None = None) -> None:
@@ -129,20 +129,20 @@ class Turns(Callback):
         self._start_s = self._trained_s = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An epoch ends where the next one starts: its checkpoint is counted."""
+        """End the previous epoch, so that its checkpoint is included."""
         if trainer.current_epoch:
             self._end(trainer)
         self._start_s = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop the clock for the others."""
+        """Stop the clock while the others run."""
         if self.every and batch_idx and batch_idx % self.every == 0:
             start = time.perf_counter()
             self.others(False)
             self._start_s += time.perf_counter() - start
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time of training alone."""
+        """Note the end of the training part."""
         self._trained_s = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,11 +160,11 @@ class Turns(Callback):
 
 
 class TimedCLI(TrainerCLI):
-    """`fit` as a person types it, with one callback more.
+    """`fit` as typed on the command line, with an additional callback.
 
     Args:
         args: The command line.
-        callback: What takes the times.
+        callback: The callback.
     """
 
     def __init__(self, args: list[str], callback: Callback) -> None:
@@ -172,7 +172,7 @@ class TimedCLI(TrainerCLI):
         super().__init__(args)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add the callback, the first of all."""
+        """Insert the callback as the first one."""
         trainer = super().instantiate_trainer(**kwargs)
         trainer.callbacks.insert(0, self.callback)  # type: ignore[attr-defined]  # made by Lightning's connector
         return trainer
@@ -180,7 +180,7 @@ class TimedCLI(TrainerCLI):
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Let stderr be a terminal, so that there is a progress bar, whose output is thrown away."""
+    """Connect stderr to a pseudo-terminal and discard its output, so that the progress bar is drawn."""
     ours, theirs = pty.openpty()
     stderr = sys.stderr
     with os.fdopen(theirs, "w") as sys.stderr:

@@ -1,7 +1,7 @@
-"""The lab's plain training script, as it teaches it: the baseline of the speed figures.
+"""The lab's plain training script, as the lab teaches it: the baseline of the speed figures.
 
-Its network has ReLU before pooling, its images go one by one through PIL transforms in two loader workers, its loop is
-float32 in torch's default memory layout, and it is scored on the test images after each epoch.
+The network applies ReLU before pooling. Images pass one by one through PIL transforms in two loader workers. The loop
+computes in float32 in torch's default memory layout, and evaluates on the test images after each epoch.
 
     python -m benchmarks.lab [--until 0.99] [--epochs 20] [--seed 0]
 """
@@ -22,7 +22,7 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class SimpleCNN(nn.Module):
-    """The lab's network, in the lab's order of layers."""
+    """The lab's network, with its order of layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--until", type=float, default=1.0, help="test accuracy to stop at, in [0, 1]")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs at most")
+    parser.add_argument("--epochs", type=int, default=20, help="maximum number of epochs")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     lab = Lab(options.data_dir, options.seed)

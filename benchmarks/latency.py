@@ -1,15 +1,13 @@
-"""How long an exported network takes to answer, against PyTorch, for batches of 1 and 256 images.
+"""Latency of exported networks relative to PyTorch, for batches of 1 and 256 images.
 
     python -m benchmarks.latency [--threads 1 2] [--output latency.json]
 
-From uint8 pixels to probabilities, normalisation included; each runtime's turns alternate with the others'. The weights
-are untrained, for what a network has learned does not change how long it takes.
+Measured from uint8 pixels to probabilities, normalisation included; the runtimes alternate. The weights are untrained,
+because their values do not affect the latency.
 """
 
-import argparse
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,10 +21,9 @@ from mnist_lightning.inference.pixel_network import PixelNetwork, torch_runtime
 
 
 def main() -> None:
-    """Measure, print and file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads to measure with")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    """Measure, print and write the result."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads")
     options = parser.parse_args()
 
     network = PixelNetwork(SimpleCNN().eval(), MNIST_SCHEMA.mean, MNIST_SCHEMA.std)

@@ -1,14 +1,13 @@
-"""How well a trained network reads pictures: MNIST's digits as photos with each nuisance alone and with all together.
+"""Accuracy of a trained network on synthetic photos of MNIST's digits, with each defect alone and with all of them.
 
-    python -m benchmarks.pictures [--n 1000] [--ckpt_path best] [--output pictures.json] [--sheet misread.png]
-    python -m benchmarks.pictures --split val       # to choose a threshold for unsure answers to photos
+    python -m benchmarks.pictures [--n 1000] [--ckpt_path best] [--output pictures.json] [--sheet errors.png]
+    python -m benchmarks.pictures --split val       # to choose a threshold for unsure predictions on photos
 
-Accuracy is compared with that on the same digits as MNIST has them. A photo without a digit found counts as wrong.
-Digits of another origin are those of scikit-learn (8×8, UCI "Optical Recognition of Handwritten Digits"), enlarged to
-160×160, if it is installed.
+The same digits without any preprocessing serve as the reference. A photo in which no digit is found counts as
+misclassified. If scikit-learn is installed, its digits are included as digits from another source (8×8, UCI "Optical
+Recognition of Handwritten Digits"), enlarged to 160×160.
 """
 
-import argparse
 import math
 import tempfile
 import time
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from benchmarks import report
-from benchmarks.photo import NUISANCES, Pixels, take_photo
+from benchmarks.synthetic_photos import DEFECTS, Pixels, draw_photo
 from mnist_lightning import MNISTDataModule, Predictor
 from mnist_lightning.errors import ImageError
 from mnist_lightning.inference.digits.binarize import Ink
@@ -32,19 +31,19 @@ from mnist_lightning.inference.predict.contact_sheet import draw_contact_sheet
 from mnist_lightning.inference.prediction import Prediction
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
-TILE, COLUMNS, MAX_TILES = (266, 112), 6, 120  # of the sheet: pixels of a tile, tiles beside each other and in all
+TILE, COLUMNS, MAX_TILES = (266, 112), 6, 120  # contact sheet: pixels of a tile, tiles per row and in total
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What was made of a picture.
+class Outcome:
+    """The prediction for an image, and what it cost.
 
     Args:
-        label: What it shows.
-        ink: Whether its ink is darker or lighter than its paper.
-        ms: Milliseconds to read the file, find the digit and prepare it.
-        tile: The picture and what was seen of it, small; None where it was read rightly.
-        prediction: What the network said; None where no digit was found.
+        label: The digit in the image.
+        ink: Whether the digit is darker or lighter than its background.
+        ms: Milliseconds to read the file, locate the digit and preprocess it.
+        tile: The image and the network's input, small; None if the prediction is correct.
+        prediction: The prediction; None if no digit was found.
     """
 
     label: int
@@ -54,29 +53,28 @@ class Reading:
     prediction: Prediction | None
 
     @property
-    def is_right(self) -> bool:
-        """Whether the label is the network's too."""
+    def is_correct(self) -> bool:
+        """Whether the prediction is the label."""
         return self.prediction is not None and self.prediction.index == self.label
 
     @property
     def is_wrong_ink(self) -> bool:
-        """Whether paper was taken for ink."""
+        """Whether background and foreground were exchanged."""
         return (
             self.prediction is not None and self.prediction.input is not None and self.prediction.input.ink != self.ink
         )
 
 
 def main() -> None:
-    """Measure, print and file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=1000, help="digits, at most as many as the split has")
+    """Measure, print and write the result."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--n", type=int, default=1000, help="number of digits, at most the size of the split")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="where the digits come from")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the digits and draws the photos")
-    parser.add_argument("--nuisances", nargs="+", choices=NUISANCES, default=NUISANCES, metavar="NUISANCE")
+    parser.add_argument("--seed", type=int, default=0, help="selects the digits and draws the photos")
+    parser.add_argument("--defects", nargs="+", choices=DEFECTS, default=DEFECTS, metavar="DEFECT")
     parser.add_argument("--ckpt_path", default="best", help="as for predict")
     parser.add_argument("--data_dir", default="data", help="as --data.data_dir of fit")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
-    parser.add_argument("--sheet", type=Path, help="PNG to write: photos that were read wrongly, and what was seen")
+    parser.add_argument("--sheet", type=Path, help="PNG to write: misclassified photos and the network's input")
     options = parser.parse_args()
 
     predictor = Predictor.from_run(options.ckpt_path)
@@ -84,30 +82,30 @@ def main() -> None:
     random = np.random.default_rng(options.seed)
     chosen = np.sort(random.choice(len(labels), min(options.n, len(labels)), replace=False))
     images, labels = images[chosen], labels[chosen]
-    answers = predictor.predict_pixels(images)
-    plain = [answer.index == label for answer, label in zip(answers, labels.tolist(), strict=True)]
+    predictions = predictor.predict_pixels(images)
+    plain = [prediction.index == label for prediction, label in zip(predictions, labels.tolist(), strict=True)]
     rows = [{"picture": "as MNIST has them", "n": len(plain), "correct": sum(plain)}]
-    readings: list[Reading] = []
-    for nuisance in options.nuisances:
+    outcomes: list[Outcome] = []
+    for defect in options.defects:
         photos = (
-            take_photo(image, nuisance, np.random.default_rng([options.seed, index, NUISANCES.index(nuisance)]))
+            draw_photo(image, defect, np.random.default_rng([options.seed, index, DEFECTS.index(defect)]))
             for index, image in enumerate(images)
         )
-        part = read(predictor, photos, labels, "light" if nuisance == "light ink" else "dark")
-        rows.append(row(nuisance, part))
-        readings += part
+        of_defect = predict_all(predictor, photos, labels, "light" if defect == "light ink" else "dark")
+        rows.append(row(defect, of_defect))
+        outcomes += of_defect
     if digits := read_other_digits():
         light = [enlarged(image) for image in digits[0]]
         dark = map(ImageOps.invert, light)
-        rows.append(row("8×8, light ink", read(predictor, map(png, light), digits[1], "light")))
-        rows.append(row("8×8, dark ink", read(predictor, map(png, dark), digits[1], "dark")))
+        rows.append(row("8×8, light ink", predict_all(predictor, map(png, light), digits[1], "light")))
+        rows.append(row("8×8, dark ink", predict_all(predictor, map(png, dark), digits[1], "dark")))
     print(f"{predictor.trained.path}, {options.split} digits")
     report.print_table(map(shown, rows))
-    thresholds = [at_threshold(threshold, readings) for threshold in sorted({*THRESHOLDS, predictor.unsure_below})]
-    print(f"answers below {predictor.unsure_below:.2%} count as unsure")
+    thresholds = [at_threshold(threshold, outcomes) for threshold in sorted({*THRESHOLDS, predictor.unsure_below})]
+    print(f"predictions below {predictor.unsure_below:.2%} count as unsure")
     report.print_table({key: f"{value:.2%}" for key, value in line.items()} for line in thresholds)
     if options.sheet:
-        contact_sheet([reading.tile for reading in readings if reading.tile]).save(options.sheet)
+        contact_sheet([outcome.tile for outcome in outcomes if outcome.tile]).save(options.sheet)
     report.write(
         options.output,
         checkpoint=str(predictor.trained.path),
@@ -125,23 +123,23 @@ def read_digits(split: str, data_dir: str) -> tuple[Pixels, NDArray[np.int64]]:
     if split == "test":
         images, labels = data.test_file
     else:
-        images, labels = (part[data.val_indices] for part in data.train_file)
+        images, labels = (tensor[data.val_indices] for tensor in data.train_file)
     return images.numpy(), labels.numpy()
 
 
 def read_other_digits() -> tuple[Pixels, NDArray[np.int64]] | None:
-    """Return scikit-learn's digits (N, 8, 8), light on black, and their labels (N,); None where it is not installed."""
+    """Return scikit-learn's digits (N, 8, 8), light on black, and labels (N,); None if it is not installed."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        print("scikit-learn's digits are left out: it is not installed")
+        print("skipping scikit-learn's digits: it is not installed")
         return None
     digits = load_digits()
     return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target
 
 
 def enlarged(image: Pixels) -> Image.Image:
-    """Return an image (8, 8) with a margin of 2 pixels at 160×160."""
+    """Return an image (8, 8) with a margin of 2 pixels, enlarged to 160×160."""
     return Image.fromarray(np.pad(image, 2)).resize((160, 160), Image.Resampling.BICUBIC)
 
 
@@ -152,46 +150,46 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def read(predictor: Predictor, files: Iterable[bytes], labels: NDArray[np.int64], ink: Ink) -> list[Reading]:
-    """Read the pictures in files one by one, as a person's would be."""
-    return [read_one(predictor, file, int(label), ink) for file, label in zip(files, labels, strict=True)]
+def predict_all(predictor: Predictor, files: Iterable[bytes], labels: NDArray[np.int64], ink: Ink) -> list[Outcome]:
+    """Predict image files one by one, as `predict` does."""
+    return [predict_file(predictor, file, int(label), ink) for file, label in zip(files, labels, strict=True)]
 
 
-def read_one(predictor: Predictor, content: bytes, label: int, ink: Ink) -> Reading:
-    """Read a picture from the content of its file."""
+def predict_file(predictor: Predictor, content: bytes, label: int, ink: Ink) -> Outcome:
+    """Predict an image from the content of its file."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
         start = time.perf_counter()
         try:
-            picture, seen = preprocess_file(file.name)
+            image, network_input = preprocess_file(file.name)
         except ImageError:
-            return Reading(label, ink, 1e3 * (time.perf_counter() - start), tile(Image.open(BytesIO(content))), None)
+            return Outcome(label, ink, 1e3 * (time.perf_counter() - start), tile(Image.open(BytesIO(content))), None)
         ms = 1e3 * (time.perf_counter() - start)
-    prediction = predictor.predict_preprocessed([seen])[0]
-    is_right = prediction.index == label
-    return Reading(label, ink, ms, None if is_right else tile(draw_contact_sheet(picture, seen)), prediction)
+    prediction = predictor.predict_preprocessed([network_input])[0]
+    is_correct = prediction.index == label
+    return Outcome(label, ink, ms, None if is_correct else tile(draw_contact_sheet(image, network_input)), prediction)
 
 
-def row(picture: str, readings: list[Reading]) -> dict[str, Any]:
-    """Return the figures of one kind of picture."""
+def row(kind: str, outcomes: list[Outcome]) -> dict[str, Any]:
+    """Return the figures for one kind of image."""
     return {
-        "picture": picture,
-        "n": len(readings),
-        "correct": sum(reading.is_right for reading in readings),
-        "no_digit_found": sum(reading.prediction is None for reading in readings),
-        "wrong_ink": sum(reading.is_wrong_ink for reading in readings),
-        "prepare_ms": float(np.median([reading.ms for reading in readings])),
+        "picture": kind,
+        "n": len(outcomes),
+        "correct": sum(outcome.is_correct for outcome in outcomes),
+        "no_digit_found": sum(outcome.prediction is None for outcome in outcomes),
+        "wrong_ink": sum(outcome.is_wrong_ink for outcome in outcomes),
+        "prepare_ms": float(np.median([outcome.ms for outcome in outcomes])),
     }
 
 
 def shown(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return figures as the table shows them: with accuracy and its 95 % interval (normal approximation)."""
+    """Format figures for the table, with the accuracy's 95 % interval (normal approximation)."""
     accuracy = figures["correct"] / figures["n"]
     error = 1.96 * math.sqrt(accuracy * (1 - accuracy) / figures["n"])
     ms = f"{figures['prepare_ms']:.1f}" if "prepare_ms" in figures else ""
     return {
-        "picture": figures["picture"],
+        "image": figures["picture"],
         "n": figures["n"],
         "accuracy": f"{accuracy:.2%} ± {error:.2%}",
         "no digit found": figures.get("no_digit_found", ""),
@@ -200,34 +198,34 @@ def shown(figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def at_threshold(threshold: float, readings: list[Reading]) -> dict[str, float]:
-    """Return the share of answers that count as sure, of these that are right, and of wrong ones that are unsure."""
-    answered = [reading for reading in readings if reading.prediction]
-    sure = [reading for reading in answered if reading.prediction and reading.prediction.probability >= threshold]
-    wrong = sum(not reading.is_right for reading in answered)
-    sure_and_wrong = sum(not reading.is_right for reading in sure)
+def at_threshold(threshold: float, outcomes: list[Outcome]) -> dict[str, float]:
+    """Return the fraction of sure predictions, their accuracy, and the fraction of errors that are unsure."""
+    predicted = [outcome for outcome in outcomes if outcome.prediction]
+    sure = [outcome for outcome in predicted if outcome.prediction and outcome.prediction.probability >= threshold]
+    errors = sum(not outcome.is_correct for outcome in predicted)
+    sure_errors = sum(not outcome.is_correct for outcome in sure)
     return {
         "threshold": threshold,
-        "sure": len(sure) / len(answered),
-        "right of the sure": 1 - sure_and_wrong / max(1, len(sure)),
-        "unsure of the wrong": 1 - sure_and_wrong / max(1, wrong),
+        "sure": len(sure) / len(predicted),
+        "accuracy of the sure": 1 - sure_errors / max(1, len(sure)),
+        "unsure errors": 1 - sure_errors / max(1, errors),
     }
 
 
-def tile(picture: Image.Image) -> Image.Image:
-    """Return a picture as small as a tile of the sheet."""
-    small = picture.convert("RGB")
+def tile(image: Image.Image) -> Image.Image:
+    """Return an image scaled down to a tile of the contact sheet."""
+    small = image.convert("RGB")
     small.thumbnail(TILE)
     return small
 
 
 def contact_sheet(tiles: list[Image.Image]) -> Image.Image:
-    """Return the first tiles side by side."""
+    """Return the first tiles in a grid."""
     tiles = tiles[:MAX_TILES]
     width, height = TILE
     sheet = Image.new("RGB", (COLUMNS * width, max(1, -(-len(tiles) // COLUMNS)) * height))
-    for index, picture in enumerate(tiles):
-        sheet.paste(picture, (index % COLUMNS * width, index // COLUMNS * height))
+    for index, image in enumerate(tiles):
+        sheet.paste(image, (index % COLUMNS * width, index // COLUMNS * height))
     return sheet
 
 

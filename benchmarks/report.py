@@ -1,5 +1,6 @@
-"""What every benchmark says of where and on what it ran, and how it prints and files its figures."""
+"""What all benchmarks share: their options, the machine they ran on, and how figures are printed and written."""
 
+import argparse
 import json
 import platform
 import statistics
@@ -15,8 +16,15 @@ import torch
 PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "tensorboard", "jsonargparse", "numpy")
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with `--output`, whose help is a module's docstring."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    return parser
+
+
 def machine() -> dict[str, Any]:
-    """Return the processor, its threads, the versions of what was measured, and the commit."""
+    """Return the CPU, its threads, the versions of the packages, and the commit."""
     return {
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -29,7 +37,7 @@ def machine() -> dict[str, Any]:
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
-    """Return n, mean, standard deviation of the sample (None for one value), least and greatest of values."""
+    """Return n, mean, sample standard deviation (None for a single value), minimum and maximum of values."""
     return {
         "n": len(values),
         "mean": statistics.mean(values),
@@ -40,7 +48,7 @@ def summary(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def plus_minus(values: Sequence[float], digits: int, unit: str = "") -> str:
-    """Return mean ± standard deviation, as a table shows it.
+    """Return mean ± standard deviation as text.
 
     >>> plus_minus([1.0, 2.0, 3.0], 1, " s")
     '2.0 ± 1.0 s'
@@ -50,7 +58,7 @@ def plus_minus(values: Sequence[float], digits: int, unit: str = "") -> str:
 
 
 def print_table(rows: Iterable[Mapping[str, object]]) -> None:
-    """Print rows of equal keys as a Markdown table."""
+    """Print rows with the same keys as a Markdown table."""
     rows = list(rows)
     heads = list(rows[0])
     print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
@@ -60,16 +68,12 @@ def print_table(rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def write(path: Path | None, **result: Any) -> None:
-    """File a result as JSON, with the command and the machine; None files nothing."""
+    """Write a result as JSON, with the command and the machine; None writes nothing."""
     if path:
-        command = " ".join(["python", "-m", *_module_and_options()])
+        command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
         text = json.dumps({"command": command, "machine": machine(), **result}, indent=1)
         path.write_text(text + "\n")
         print(f"written to {path}")
-
-
-def _module_and_options() -> list[str]:
-    return [f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]
 
 
 def _commit() -> str:

@@ -1,13 +1,12 @@
-"""What durable checkpoints cost: the default run of 5 epochs against the same with plain Lightning saving.
+"""The cost of durable checkpoints: a run of 5 epochs with them, relative to one with Lightning's plain saving.
 
     python -m benchmarks.saving [--repeats 20] [--steps 100] [--output saving.json]
 
-Both kinds write the same checkpoint of SimpleCNN and Adam, in turns, for a difference of tenths of a percent drowns in
-the noise of whole runs. A run's time is that of its optimizer steps alone, taken from a number of them in the same
-process: validation and all else would only make the share smaller.
+Both kinds write the same checkpoint of SimpleCNN and Adam, alternating, because a difference of tenths of a percent is
+lost in the noise of whole runs. A run's time is that of its optimizer steps, extrapolated from a number of them in the
+same process; validation and everything else would only reduce the fraction.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -24,21 +23,20 @@ from mnist_lightning import SimpleCNN
 from mnist_lightning.runs import manifest, run_folders
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 
-STEPS_AN_EPOCH = 860  # 55,000 images in batches of 64
-EPOCHS = 5  # each saved once
+STEPS_PER_EPOCH = 860  # 55,000 images in batches of 64
+EPOCHS = 5  # each is saved once
 
 
 def main() -> None:
-    """Measure, print and file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20, help="saves of each kind, at least 2")
+    """Measure, print and write the result."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=20, help="number of saves of each kind, at least 2")
     parser.add_argument("--steps", type=int, default=100, help="training steps to time")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
 
     network = SimpleCNN().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
-    training_s = EPOCHS * STEPS_AN_EPOCH * time_of_a_step(network, optimizer, options.steps)
+    training_s = EPOCHS * STEPS_PER_EPOCH * step_time(network, optimizer, options.steps)
     plain_s, durable_s = [], []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         plain, durable = Path(folder, "plain"), run_folders.create(Path(folder)).checkpoints
@@ -49,7 +47,10 @@ def main() -> None:
                 "optimizer_states": [optimizer.state_dict()],
                 "epoch": epoch,
                 "global_step": epoch + 1,
-                "metrics": {"val_acc": epoch / 1e4, "val_loss": 0.1},  # each is the best so far: the dearest case
+                "metrics": {
+                    "val_acc": epoch / 1e4,
+                    "val_loss": 0.1,
+                },  # the best so far: the most expensive case
             }
             plain_s.append(timed(partial(save_plain, checkpoint, plain, epoch)))
             durable_s.append(
@@ -60,26 +61,26 @@ def main() -> None:
     plain_run_s = training_s + EPOCHS * statistics.mean(plain_s)
     for kind, seconds in (("plain", plain_s), ("durable", durable_s)):
         times_ms = report.plus_minus([1e3 * value for value in seconds], 1, " ms")
-        print(f"{kind:8} saving {times_ms} an epoch (n = {options.repeats})")
-    share = extra_s / plain_run_s
-    print(f"{EPOCHS} epochs with plain saving {plain_run_s:.1f} s; durable saving adds {100 * share:.2f} %")
+        print(f"{kind:8} saving {times_ms} per epoch (n = {options.repeats})")
+    fraction = extra_s / plain_run_s
+    print(f"{EPOCHS} epochs with plain saving {plain_run_s:.1f} s; durable saving adds {100 * fraction:.2f} %")
     report.write(
         options.output,
         training_s=training_s,
         plain_s=report.summary(plain_s),
         durable_s=report.summary(durable_s),
-        extra_share=share,
+        extra_share=fraction,
     )
 
 
 def save_plain(checkpoint: dict[str, object], folder: Path, epoch: int) -> None:
-    """Save as Lightning would with `save_top_k=-1`, `save_last` and a second callback for the best: three files."""
+    """Save three files, as Lightning does with `save_top_k=-1`, `save_last` and a second callback for the best."""
     for name in (f"{epoch}.ckpt", "last.ckpt", "best.ckpt"):
         TorchCheckpointIO().save_checkpoint(checkpoint, folder / name)
 
 
-def time_of_a_step(network: SimpleCNN, optimizer: torch.optim.Optimizer, steps: int) -> float:
-    """Return the seconds of a training step of 64 images, the mean of a number of them."""
+def step_time(network: SimpleCNN, optimizer: torch.optim.Optimizer, steps: int) -> float:
+    """Return the mean time of a training step of 64 images, in seconds."""
     images = torch.randn(64, 28, 28, 1).permute(0, 3, 1, 2)
     labels = torch.randint(10, (64,))
 
@@ -94,7 +95,7 @@ def time_of_a_step(network: SimpleCNN, optimizer: torch.optim.Optimizer, steps: 
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Return how many seconds something takes."""
+    """Return the time of a call in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -1,14 +1,14 @@
-"""Training images a second: `fit` with everything on, a bare loop, and the lab's plain script, in turns.
+"""Training speed of `fit` with everything on, of a bare loop and of the lab's script.
 
     python -m benchmarks.speed [--config configs/default.yaml] [--rounds 5] [--output speed.json]
 
-`fit` runs as a person types it, with progress bar, TensorBoard and checkpoints. Every hundred steps, some three
-seconds, the others have their turn, each in a process of its own, so that a slow minute of the machine slows all alike:
-the bare loop takes as many steps, with the same batches and arithmetic, the lab's script takes some, and a product of
-matrices measures what the machine can do at that moment. Each epoch is a round; the first warms up and is not counted.
+`fit` runs as typed on the command line, with progress bar, TensorBoard and checkpoints. Every hundred steps, about
+every three seconds, it pauses for the others, each in a process of its own, so that a slow minute of the machine
+affects all alike: the bare loop takes as many steps, with the same batches and arithmetic, the lab's script takes a
+few, and a matrix product measures the machine's speed at that moment. Each epoch is a round; the first one warms up
+and is not counted.
 """
 
-import argparse
 import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -22,20 +22,19 @@ from benchmarks import report
 from benchmarks.contenders import BareLoop, LabLoop, TimedCLI, Turns, prepared_data, terminal
 from benchmarks.lab import Lab
 
-FLOP_PER_IMAGE = 24.995e6  # forward and backward, without the gradient of the images that nobody needs
-STEPS = 100  # of `fit` and the bare loop between two turns
+FLOP_PER_IMAGE = 24.995e6  # forward and backward, without the gradient with respect to the images
+STEPS = 100  # of `fit` and the bare loop in a turn
 LAB_STEPS = 25
 
-contender: Any = None  # of this process
+contender: Any = None  # in the processes of the lab's script and the bare loop
 
 
 def main() -> None:
-    """Measure, print and file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print and write the result."""
+    parser = report.parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/default.yaml"))
-    parser.add_argument("--rounds", type=int, default=5, help="epochs to count, at least 2")
+    parser.add_argument("--rounds", type=int, default=5, help="number of epochs to measure, at least 2")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     config = yaml.safe_load(options.config.read_text())
     rounds: dict[str, list[dict[str, float]]] = {"lab": [], "bare": [], "peak": []}
@@ -77,7 +76,7 @@ def main() -> None:
 
 
 def figures(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
-    """Return the ratios, each taken within a round, so that a slow minute of the machine slows both sides."""
+    """Return the ratios, each computed within a round, in which a slow machine affects both sides."""
     fit, bare, lab = rounds["fit"], rounds["bare"], rounds["lab"]
     peaks = [peak["flops"] for peak in rounds["peak"]]
     return {
@@ -93,14 +92,14 @@ def figures(rounds: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 
 def print_figures(rounds: dict[str, list[dict[str, float]]], config: Path) -> None:
-    """Print a table of the contenders and a line for each ratio."""
-    names = {"fit": f"fit --config {config}", "bare": "bare loop", "lab": "the lab's plain script"}
+    """Print a table of the contenders and a line per ratio."""
+    names = {"fit": f"fit --config {config}", "bare": "bare loop", "lab": "the lab's script"}
     report.print_table(
         {
             "contender": names[name],
             "n": len(rounds[name]),
             "training images/s": report.plus_minus([r["images_per_s"] for r in rounds[name]], 0),
-            "s an epoch": report.plus_minus([r["epoch_s"] for r in rounds[name]], 1) if name != "lab" else "",
+            "s per epoch": report.plus_minus([r["epoch_s"] for r in rounds[name]], 1) if name != "lab" else "",
         }
         for name in names
     )
@@ -111,38 +110,38 @@ def print_figures(rounds: dict[str, list[dict[str, float]]], config: Path) -> No
 
 
 def make_lab(data_dir: str) -> None:
-    """Prepare the lab's process."""
+    """Initialise the process of the lab's script."""
     global contender
-    # As in a script that a person starts. This process was spawned, and so would its loader's workers be at each epoch,
-    # importing torch anew for seconds.
+    # As in a script started on the command line. This process was spawned; by default its loader's workers would be
+    # spawned too, and would import torch again at each epoch, which takes seconds.
     set_start_method("fork", force=True)
     contender = LabLoop(Lab(data_dir))
 
 
 def make_bare(data_dir: Path, data_options: dict[str, Any], hparams: dict[str, Any]) -> None:
-    """Prepare the bare loop's process."""
+    """Initialise the process of the bare loop."""
     global contender
     contender = BareLoop(prepared_data(data_dir, data_options, seed=0), hparams)
 
 
 def lab_turn() -> float:
-    """Return the seconds of the lab's steps."""
+    """Return the seconds of a turn of the lab's script."""
     return float(contender.seconds(LAB_STEPS))
 
 
 def bare_turn() -> None:
-    """Let the bare loop go on."""
+    """Run a turn of the bare loop."""
     contender.train(STEPS)
 
 
 def bare_end() -> dict[str, float]:
-    """Return an epoch of the bare loop, which ends."""
+    """Finish the epoch of the bare loop and return its figures."""
     result: dict[str, float] = contender.end_epoch()
     return result
 
 
 def peak() -> float:
-    """Return the machine's FLOP a second."""
+    """Return the machine's speed in FLOP per second."""
     return float(contender.peak_flops())
 
 

@@ -1,12 +1,10 @@
-"""What a start costs: help, version, the package, a training step, a prediction, against the imports they rest on.
+"""Start-up time of help, version, a training step and a prediction, relative to the imports that they need.
 
     python -m benchmarks.startup [--repeats 10] [--output startup.json]
 
-Every line is a process of its own, in turns; the times cover it from its start to its end, or to its first training
-step.
+Each line is a process, and they alternate; the times run from its start to its end, or to its first training step.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -31,19 +29,18 @@ STATEMENTS = {
 
 
 class StopAtFirstStep(Callback):
-    """End the process when the first batch is about to be trained on."""
+    """Exit just before the first training step."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop the clock, in the parent."""
+        """Exit, which stops the parent's clock."""
         sys.exit(0)
 
 
 def main() -> None:
-    """Measure, print and file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=10, help="starts of each, at least 2")
+    """Measure, print and write the result."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=10, help="number of starts of each, at least 2")
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     MNISTDataModule(str(options.data_dir)).prepare_data()
     commands = {name: ["-c", statement] for name, statement in STATEMENTS.items()}
@@ -71,7 +68,7 @@ def main() -> None:
 
 
 def prepare_prediction(root: Path, data_dir: Path) -> list[str]:
-    """Make a checkpoint and a picture; return the command that labels it."""
+    """Create a checkpoint and an image; return the command that labels it."""
     place = ["--data.data_dir", str(data_dir), "--trainer.default_root_dir", str(root)]
     fit = ["-m", "mnist_lightning", "fit", "--trainer.max_steps", "20", "--data.val_size", "0", *place]
     subprocess.run([sys.executable, *fit], check=True, stdout=subprocess.DEVNULL)
@@ -84,7 +81,7 @@ def prepare_prediction(root: Path, data_dir: Path) -> list[str]:
 
 
 def first_step(data_dir: str) -> None:
-    """Go as far as `fit` goes before its first step."""
+    """Run `fit` up to its first step."""
     from benchmarks.contenders import TimedCLI
 
     with tempfile.TemporaryDirectory() as folder:

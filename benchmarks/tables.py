@@ -1,12 +1,11 @@
-"""What a long table takes: the time and memory of reading, splitting and encoding it, and how fast it is trained on.
+"""Time and memory for reading, splitting and encoding a long table, and the speed of training on it.
 
     python -m benchmarks.tables [--rows 10000000] [--output tables.json]
 
-The table has three columns of numbers, one of categories and two classes. It is read in a process of its own, which
-then trains some steps. Memory is the most that the process ever held.
+The table has three numeric columns, a categorical one and two classes. A process of its own reads it and trains for
+some steps. Memory is the peak resident memory of that process.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -19,17 +18,16 @@ import numpy as np
 
 from benchmarks import report
 
-CHUNK = 100_000  # different rows
+CHUNK = 100_000  # distinct rows
 COLOURS = np.array(["red", "green", "blue", "grey"])
 
 
 def main() -> None:
-    """Measure, print and file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure, print and write the result."""
+    parser = report.parser(__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--steps", type=int, default=400, help="training steps")
-    parser.add_argument("--batch_size", type=int, default=4096, help="rows a step")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    parser.add_argument("--batch_size", type=int, default=4096, help="rows per step")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         path = Path(folder) / "rows.csv"
@@ -45,7 +43,7 @@ def main() -> None:
 
 
 def write_table(path: Path, rows: int) -> None:
-    """Write a table of random rows whose class can be told from them: a hundred thousand, again and again."""
+    """Write a table of random rows that determine their class; it repeats `CHUNK` distinct rows."""
     rng = np.random.default_rng(0)
     numbers, colours = rng.normal(size=(CHUNK, 3)), rng.integers(0, len(COLOURS), CHUNK)
     labels = (numbers.sum(axis=1) + colours > 1.5).astype(int)
@@ -58,16 +56,16 @@ def write_table(path: Path, rows: int) -> None:
 
 
 def measure(path: str, batch_size: int, steps: int) -> None:
-    """Read and train, and print what both took."""
+    """Read the table, train on it, and print the figures of both."""
     from lightning.pytorch import Trainer
 
     from mnist_lightning.data.table.datamodule import TabularDataModule
     from mnist_lightning.training.table_classifier import TableClassifier
 
-    base_mb, start = most_memory_mb(), time.perf_counter()
+    base_mb, start = peak_memory_mb(), time.perf_counter()
     data = TabularDataModule(path, "y", batch_size=batch_size)
     in_features = data.schema.in_features
-    read_s, read_mb = time.perf_counter() - start, most_memory_mb()
+    read_s, read_mb = time.perf_counter() - start, peak_memory_mb()
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
@@ -84,13 +82,13 @@ def measure(path: str, batch_size: int, steps: int) -> None:
         "base_mb": base_mb,
         "read_mb": read_mb,
         "rows_per_s": steps * batch_size / (time.perf_counter() - start),
-        "peak_mb": most_memory_mb(),
+        "peak_mb": peak_memory_mb(),
     }
     print(json.dumps(result))
 
 
-def most_memory_mb() -> float:
-    """Return the most memory that this process ever held, in MB."""
+def peak_memory_mb() -> float:
+    """Return the peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mnist_lightning.tuning.sweep.check import check_trials
-from mnist_lightning.tuning.sweep.plan import read_plan
+from mnist_lightning.tuning.search_space import read_sweep
+from mnist_lightning.tuning.trial import check_trials
 from tests.conftest import TEST_COUNT, Command
 from tests.data.image_folder.small_images import write_shapes
 from tests.data.table.tables import write_iris
@@ -41,7 +41,7 @@ def test_a_shipped_config_begins_with_its_command(config: Path) -> None:
 
 def test_fit_would_take_the_trials_of_the_shipped_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ALL_CONFIGS[0].parents[1])
-    check_trials(read_plan(Path("configs/sweep.yaml")))
+    check_trials(read_sweep(Path("configs/sweep.yaml")))
 
 
 def test_the_config_for_tables_trains_and_tests(command: Command, tmp_path: Path) -> None:

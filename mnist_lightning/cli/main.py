@@ -65,7 +65,7 @@ OWN_COMMANDS = {
     "export": "mnist_lightning.inference.export.command",
     "predict": "mnist_lightning.inference.predict.command",
     "repeat": "mnist_lightning.tuning.repeat",
-    "sweep": "mnist_lightning.tuning.sweep.command",
+    "sweep": "mnist_lightning.tuning.sweep",
 }
 HOW_TO_RESUME = {
     "fit": "; resume with fit --ckpt_path last",
@@ -108,14 +108,14 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
     try:
         if sys.stderr.isatty() and not HELP_FLAGS & {*args}:
             print("loading …", end="\r", file=sys.stderr, flush=True)  # torch and Lightning take seconds
+        if not debug:
+            _silence_libraries()
         if args[0] in OWN_COMMANDS:
             return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
         if args[0] not in COMMANDS:
             return _fail(f"unknown command {args[0]}{did_you_mean(args[0], (*COMMANDS, *OWN_COMMANDS))}", 2)
         from mnist_lightning.cli.lightning_cli import TrainerCLI
 
-        if not debug:
-            _silence_libraries()
         TrainerCLI(args, callbacks)
     except UserError as error:
         if debug:

@@ -1,4 +1,4 @@
-"""A sweep over the small data, in a folder of its own."""
+"""The config of a sweep over the small data, and the files that a sweep leaves."""
 
 import csv
 import sqlite3
@@ -40,13 +40,13 @@ def config(tmp_path: Path, digits_dir: Path) -> Write:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """Return the lines of the table that a sweep leaves."""
+    """Return the rows of a sweep's trials.csv."""
     with (folder / "trials.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def states(folder: Path) -> list[str]:
-    """Return the states of all trials in the study's database, read without Optuna."""
+    """Return the states of all trials in the study's database, not read by Optuna."""
     with sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True) as database:
         found = [str(state) for (state,) in database.execute("SELECT state FROM trials ORDER BY number")]
     database.close()

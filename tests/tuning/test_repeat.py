@@ -1,4 +1,4 @@
-"""The same training with several seeds."""
+"""`repeat`: the same training with several seeds."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.conftest import Command
 SMALL = ("--data.val_size", "60", "--data.batch_size", "32", "--trainer.max_epochs", "1", "--model.lr", "1e-4")
 
 
-def test_a_repetition_sums_up_what_its_runs_have_filed(command: Command, digits_dir: Path) -> None:
+def test_the_summary_agrees_with_the_files_of_the_runs(command: Command, digits_dir: Path) -> None:
     data = ("--data.data_dir", str(digits_dir), "--seed_everything", "5", "--test_after_fit", "true")
     outcome = command("repeat", "--runs", "2", *data, *SMALL)
     assert outcome.code == 0, outcome.err
@@ -30,13 +30,13 @@ def test_a_repetition_sums_up_what_its_runs_have_filed(command: Command, digits_
         assert summary[name] == pytest.approx(expected | {"n": 2}, abs=1e-15)
     assert [(result["run"], result["seed"]) for result in summary["runs"]] == [("version_0", 5), ("version_1", 6)]
     assert f"± {100 * np.std(single['test_acc'], ddof=1):.2f} %" in outcome.out
-    # Each is an ordinary run: alone, it comes to the same.
+    # Each is an ordinary run: trained alone, it has the same scores.
     assert command("fit", "--config", str(logs[1] / "config.yaml")).code == 0
     alone = json.loads(Path("checkpoints/version_2/manifest.json").read_text())
     assert alone["checkpoints"][0]["metrics"] == manifests[1]["checkpoints"][0]["metrics"]
 
 
-def test_a_run_that_fails_ends_the_repetition_with_its_exit_code(command: Command, digits_dir: Path) -> None:
+def test_a_run_that_fails_ends_repeat_with_its_exit_code(command: Command, digits_dir: Path) -> None:
     data = ("--data.data_dir", str(digits_dir))
     assert command("repeat", *data, *SMALL, "--model.lr", "1e30").code == 3
     assert command("repeat", *data, *SMALL, "--model.lrr", "1").code == 2

@@ -1,4 +1,4 @@
-"""What a sweep finds, in whole commands: the search runs here, its trials in processes of their own."""
+"""Whole sweeps: the search runs in this process, each trial in its own."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -7,8 +7,10 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from filelock import FileLock
 from optuna.trial import TrialState
 
+from mnist_lightning.tuning.study import gpu_of
 from tests.conftest import Command
 from tests.data.image_folder.small_images import write_shapes
 from tests.tuning.conftest import FOLDER, Write, rows, states
@@ -23,7 +25,7 @@ def scores_of(run: str) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(("metric", "best"), [("val_acc", max), pytest.param("val_loss", min, marks=pytest.mark.slow)])
-def test_a_sweep_files_each_trials_best_score_and_the_best_trials_config(
+def test_a_sweep_records_each_trials_best_score_and_the_best_trials_config(
     command: Command, config: Write, metric: str, best: Callable[[Iterable[float]], float]
 ) -> None:
     file = config(
@@ -43,13 +45,13 @@ def test_a_sweep_files_each_trials_best_score_and_the_best_trials_config(
     found = yaml.safe_load((FOLDER / "best.yaml").read_text())
     assert found["model"]["lr"] == float(winner["model.lr"])
     assert not list(FOLDER.rglob("test.json"))
-    # As it is, and with the same scores: a trial is an ordinary run.
+    # A trial is an ordinary run: its config trains to the same scores.
     assert command("fit", "--config", str(FOLDER / "best.yaml")).code == 0
     manifest = json.loads(Path("checkpoints/version_0/manifest.json").read_text())
     assert [entry["metrics"] for entry in manifest["checkpoints"]] == scores_of(winner["run"])
 
 
-def test_a_trial_below_the_median_is_given_up(command: Command, config: Write) -> None:
+def test_a_trial_below_the_median_is_pruned(command: Command, config: Write) -> None:
     space = {"model.lr": {"choices": [1e-6]}}
     pruner = {"enabled": True, "startup_trials": 1}
     file = config(study={"trials": 1}, pruner=pruner, fit={"trainer.max_epochs": 4}, space=space)
@@ -69,13 +71,13 @@ def test_a_trial_below_the_median_is_given_up(command: Command, config: Write) -
     config(study={"trials": 4}, pruner=pruner, fit={"trainer.max_epochs": 4}, space=space)
     outcome = command("sweep", "--config", str(file))
     assert outcome.code == 0, outcome.err
-    assert "trial 3 given up after epoch 0" in outcome.out
+    assert "trial 3 pruned after epoch 0" in outcome.out
     assert states(FOLDER) == ["COMPLETE", "COMPLETE", "COMPLETE", "PRUNED"]
     assert [len(scores_of(f"version_{run}")) for run in (0, 1)] == [4, 1]
 
 
 @pytest.mark.slow
-def test_the_same_seed_searches_the_same_values_however_often_the_command_is_typed(
+def test_the_searched_values_depend_on_the_seed_and_not_on_the_number_of_commands(
     command: Command, config: Write
 ) -> None:
     for trials in (1, 2, 3):
@@ -86,7 +88,7 @@ def test_the_same_seed_searches_the_same_values_however_often_the_command_is_typ
 
 
 @pytest.mark.slow
-def test_a_trial_that_diverges_fails_and_the_others_go_on(command: Command, config: Write) -> None:
+def test_a_trial_that_diverges_fails_alone(command: Command, config: Write) -> None:
     file = config(study={"trials": 4}, space={"model.lr": {"choices": [1e30, 1e-3]}})
     outcome = command("sweep", "--config", str(file))
     table = rows(FOLDER)
@@ -96,22 +98,22 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(command: Command, conf
     assert outcome.code == 0
 
 
-def test_a_sweep_without_a_single_score_says_so(command: Command, config: Write) -> None:
+def test_a_sweep_without_a_single_score_exits_with_1(command: Command, config: Write) -> None:
     outcome = command("sweep", "--config", str(config(space={"model.lr": {"choices": [1e30]}})))
     assert outcome.code == 1
     assert "no trial has a score" in outcome.err
     assert not (FOLDER / "best.yaml").exists()
 
 
-def test_a_study_goes_on_only_with_what_it_was_begun_with(command: Command, config: Write) -> None:
+def test_a_study_resumes_only_with_the_options_that_it_was_started_with(command: Command, config: Write) -> None:
     assert command("sweep", "--config", str(config(study={"trials": 1}))).code == 0
     outcome = command("sweep", "--config", str(config(fit={"trainer.max_epochs": 3})))
     assert outcome.code == 2
-    assert "holds a study with fit.trainer.max_epochs 2, not 3" in outcome.err
+    assert "contains a study with fit.trainer.max_epochs 2, not 3" in outcome.err
     assert states(FOLDER) == [TrialState.COMPLETE.name]
 
 
-def test_a_sweep_takes_folders_of_pictures(command: Command, config: Write) -> None:
+def test_a_sweep_trains_on_a_folder_of_images(command: Command, config: Write) -> None:
     write_shapes(Path("shapes"), 8)
     file = config(space={"data.size": {"choices": [8, 16]}}, study={"trials": 1})
     content = yaml.safe_load(file.read_text())
@@ -120,3 +122,18 @@ def test_a_sweep_takes_folders_of_pictures(command: Command, config: Write) -> N
     outcome = command("sweep", "--config", str(file))
     assert outcome.code == 0, outcome.err
     assert states(FOLDER) == ["COMPLETE"]
+
+
+def test_a_study_in_use_is_refused(command: Command, config: Write) -> None:
+    FOLDER.mkdir(parents=True)
+    with FileLock(FOLDER / ".lock"):
+        outcome = command("sweep", "--config", str(config()))
+    assert outcome.code == 2
+    assert outcome.err == "error: another command works on sweeps/small; use --workers for parallel trials\n"
+
+
+def test_trials_take_turns_on_the_gpus_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    for count, gpus in ((2, ["2", "5", "2"]), (1, [None, None, None])):
+        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
+        assert [gpu_of(place) for place in range(3)] == gpus

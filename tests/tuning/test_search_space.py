@@ -1,4 +1,4 @@
-"""A sweep's config: what is wrong with it is said in a line, before the first trial."""
+"""A sweep's config: a mistake in it costs one line, before the first trial."""
 
 from pathlib import Path
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mnist_lightning.tuning.sweep.plan import read_plan
+from mnist_lightning.tuning.search_space import read_sweep
 from tests.conftest import Command
 from tests.tuning.conftest import Write
 
 LR = {"low": 1e-4, "high": 1e-2}
 
 
-def test_an_entry_of_the_space_is_what_its_numbers_say(config: Write) -> None:
+def test_an_entry_of_the_space_becomes_the_distribution_that_its_keys_describe(config: Write) -> None:
     space = {
         "model.lr": LR | {"log": True},
         "model.fc_dropout": {"low": 0.0, "high": 0.5, "step": 0.25},
         "model.plateau_patience": {"low": 0, "high": 4, "step": 2},
         "model.schedule": {"choices": ["plateau", "cosine"]},
     }
-    assert read_plan(config(space=space)).space == {
+    assert read_sweep(config(space=space)).space == {
         "model.lr": FloatDistribution(1e-4, 1e-2, log=True),
         "model.fc_dropout": FloatDistribution(0, 0.5, step=0.25),
         "model.plateau_patience": IntDistribution(0, 4, step=2),
@@ -31,7 +31,7 @@ def test_an_entry_of_the_space_is_what_its_numbers_say(config: Write) -> None:
 def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text("study: {name: small}\nspace:\n  model.lr: {low: 1e-4, high: 1e-2, log: true}\n")
-    assert read_plan(path).space == {"model.lr": FloatDistribution(1e-4, 1e-2, log=True)}
+    assert read_sweep(path).space == {"model.lr": FloatDistribution(1e-4, 1e-2, log=True)}
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
     [
         ({"space": {}}, "needs options to search under `space`"),
         ({"space": {"model.lrr": LR}}, "unknown option --model.lrr; did you mean --model.lr?"),
-        ({"space": {"model.lr": 3}}, "space.model.lr in sweep.yaml must be a range"),
-        ({"space": {"model.lr": {"low": 1e-4}}}, "space.model.lr in sweep.yaml needs numbers `low` and `high`"),
+        ({"space": {"model.lr": 3}}, "space.model.lr in sweep.yaml must be {low: …, high: …} or {choices: […]}, got 3"),
+        ({"space": {"model.lr": {"low": 1e-4}}}, "space.model.lr in sweep.yaml must be {low: …, high: …}"),
         ({"space": {"model.lr": {"low": 1, "high": 0}}}, "`low <= high` must hold"),
         ({"space": {"model.lr": {"low": 0.0, "high": 1.0, "log": True}}}, "`low > 0` must hold"),
-        ({"space": {"model.lr": LR | {"hihg": 1}}}, "unknown key hihg; did you mean high?"),
-        ({"space": {"model.lr": {"low": 0.1, "high": float("inf")}}}, "needs finite numbers"),
+        (
+            {"space": {"model.lr": LR | {"hihg": 1}}},
+            "unknown key space.model.lr.hihg in sweep.yaml; did you mean high?",
+        ),
+        ({"space": {"model.lr": {"low": 0.1, "high": float("inf")}}}, "must have finite numbers"),
         ({"space": {"model.plateau_patience": {"low": 0, "high": 5, "step": 2}}}, "not divisible by `step`"),
         ({"space": {"data.batch_size": {"choices": []}}}, "must contain one or more elements"),
         ({"space": {"data.batch_size": {"choices": [32, "big"]}}}, "data.batch_size must be int, got big"),
         ({"space": {"data.batch_size": {"choices": [32, 0]}}}, "data.batch_size must be"),
         ({"space": {"model.fc_dropout": {"low": 0.5, "high": 1.5}}}, "model.fc_dropout must be in [0, 1), got 1.5"),
-        (
-            {"space": {"trainer.devices": {"choices": [1, 2]}}},
-            "trainer.devices in sweep.yaml is not for a sweep to set",
-        ),
+        ({"space": {"trainer.devices": {"choices": [1, 2]}}}, "trainer.devices in sweep.yaml cannot be set"),
         ({"study": {"trails": 3}}, "unknown key study.trails in sweep.yaml, line 4; did you mean trials?"),
         ({"study": {"trials": "many"}}, "study.trials in sweep.yaml, line 3 must be int, got many"),
         ({"study": {"trials": 0}}, "study.trials must be at least 1, got 0"),
@@ -61,12 +61,12 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"study": {"name": "../a"}}, "study.name must be a name without slashes"),
         ({"pruner": {"warmup_epochs": -1}}, "pruner.warmup_epochs must be at least 0"),
         ({"stduy": {"name": "a"}}, "unknown key stduy in sweep.yaml, line 17; did you mean study?"),
-        ({"fit": {"data.val_size": 0}}, "a sweep needs validation images to choose by"),
-        ({"fit": {"ckpt_path": "last"}}, "ckpt_path in sweep.yaml is not for a sweep to set"),
+        ({"fit": {"data.val_size": 0}}, "a sweep needs validation images: data.val_size"),
+        ({"fit": {"ckpt_path": "last"}}, "ckpt_path in sweep.yaml cannot be set"),
         ({"fit": {"config": "none.yaml"}}, "none.yaml"),
     ],
 )
-def test_a_mistake_costs_a_line_and_no_trial(
+def test_a_mistake_costs_one_line_and_no_trial(
     command: Command, config: Write, sections: dict[str, dict[str, Any]], words: str
 ) -> None:
     config(**sections)
@@ -80,7 +80,10 @@ def test_a_mistake_costs_a_line_and_no_trial(
 @pytest.mark.parametrize(
     ("study", "words"),
     [
-        ("study: 3", "study in sweep.yaml, line 1 holds name, folder, trials, metric, seed, max_minutes, got 3"),
+        (
+            "study: 3",
+            "study in sweep.yaml, line 1 must have keys (name, folder, trials, metric, seed, max_minutes), got 3",
+        ),
         ("study: {trials: 3}", "sweep.yaml needs a name for the study"),
         ("pruner: {enabled: false}", "sweep.yaml needs a name for the study"),
     ],

@@ -1,0 +1,99 @@
+"""The results of a sweep: trials.csv, plots.html and best.yaml."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_slice
+
+from mnist_lightning.atomic_write import replace_file
+from mnist_lightning.cli.config import read_config
+from mnist_lightning.cli.saved_config import CONFIG
+from mnist_lightning.console import print_stderr
+from mnist_lightning.runs.run_folders import LOGS
+from mnist_lightning.training.callbacks.run_summary import show
+from mnist_lightning.tuning.search_space import SweepConfig
+
+TABLE, PLOTS, BEST = "trials.csv", "plots.html", "best.yaml"
+RUN, REASON = "run", "reason"  # attributes of a trial in the database: its run's name, and why it ended early
+
+
+def write_results(trials: Sequence[FrozenTrial], study: optuna.Study, config: SweepConfig) -> int:
+    """Write the results; return the exit code: 1 if no trial has a score.
+
+    Args:
+        trials: The trials that count.
+        study: The study.
+        config: The sweep's config.
+    """
+    folder, metric = config.folder, config.study.metric
+    replace_file(folder / TABLE, _as_csv(trials, config).encode())
+    if len(trials) < config.study.trials:
+        print(f"{len(trials)} of {config.study.trials} trials have ended; the same command runs the others")
+    if not any(trial.state == TrialState.COMPLETE for trial in trials):
+        print_stderr(f"error: no trial has a score; their output is in {folder / 'trials'}")
+        return 1
+    best = study.best_trial
+    replace_file(folder / PLOTS, _plots(study).encode())
+    replace_file(folder / BEST, _config_of(best, config).encode())
+    print(
+        f"best: trial {best.number}, {metric} {show(metric, best.values[0])}\n"
+        f"written to {folder}: {BEST}, {TABLE}, {PLOTS}\n"
+        f"next: python -m mnist_lightning fit --config {folder / BEST}\n"
+        f"  or: python -m mnist_lightning test --trainer.default_root_dir {folder} "
+        f"--ckpt_path {best.user_attrs[RUN]}/best"
+    )
+    return 0
+
+
+def as_line(params: dict[str, Any]) -> str:
+    """Return options as one line.
+
+    >>> as_line({"model.lr": 0.00123456, "data.batch_size": 64})
+    'model.lr 0.001235, data.batch_size 64'
+    """
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
+    )
+
+
+def _score(trial: FrozenTrial, config: SweepConfig) -> float | None:
+    """Return a trial's score, or its best validation so far if it did not complete."""
+    scores = trial.values or list(trial.intermediate_values.values())
+    return config.best(scores) if scores else None
+
+
+def _as_csv(trials: Sequence[FrozenTrial], config: SweepConfig) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["trial", "state", config.study.metric, "validations", RUN, "seconds", REASON, *config.space])
+    for trial in trials:
+        seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else ""
+        run, reason = (trial.user_attrs.get(name, "") for name in (RUN, REASON))
+        row = [trial.number, trial.state.name.lower(), _score(trial, config), len(trial.intermediate_values), run]
+        writer.writerow([*row, seconds, reason, *(trial.params.get(name) for name in config.space)])
+    return file.getvalue()
+
+
+def _plots(study: optuna.Study) -> str:
+    """Return one HTML page that loads nothing."""
+    figures = [plot(study) for plot in (plot_optimization_history, plot_slice, plot_intermediate_values)]
+    divisions = [figure.to_html(full_html=False, include_plotlyjs=index == 0) for index, figure in enumerate(figures)]
+    return f'<!DOCTYPE html>\n<meta charset="utf-8">\n<title>{study.study_name}</title>\n' + "\n".join(divisions)
+
+
+def _config_of(best: FrozenTrial, config: SweepConfig) -> str:
+    """Return the options of the best trial's run, as a config for `fit`."""
+    run, metric = best.user_attrs[RUN], config.study.metric
+    options = read_config(config.folder / LOGS / run / CONFIG)
+    options["trainer"]["default_root_dir"] = None
+    return (
+        f"# python -m mnist_lightning fit --config {config.folder / BEST}\n"
+        f"# {metric} {show(metric, best.values[0])} on the validation images: trial {best.number} of the study "
+        f"{config.study.name}, {run} in {config.folder}\n"
+        f"{yaml.safe_dump(options, sort_keys=False)}"
+    )

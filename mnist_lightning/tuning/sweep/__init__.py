@@ -1,1 +1,0 @@
-"""The command `sweep`: a search by Optuna."""

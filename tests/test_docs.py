@@ -1,9 +1,9 @@
-"""What the pages show is true: their Python runs, their commands are understood, what they name exists.
+"""The pages are true: their Python runs, their commands parse, the files and links that they name exist.
 
-The ```python blocks of a page run in order in one namespace; a ```text block right after one is what it prints. They
-run in a folder that holds what the pages speak of: MNIST in `data`, `configs`, a picture `digit.png`, a table
-`mine.csv`, a trained and exported run, as `version_0` and `version_3`, one trained on the table, as `version_2`, one on
-a folder of pictures, as `version_4`, and a sweep's `best.yaml`.
+The ```python blocks of a page run in order in one namespace; a ```text block right after one is its expected output.
+They run in a folder with everything that the pages mention: MNIST in `data`, `configs`, an image `digit.png`, a table
+`mine.csv`, a trained and exported run (`version_0` and `version_3`), a run on the table (`version_2`), a run on a
+folder of images (`version_4`), and the `best.yaml` of a sweep.
 """
 
 import os
@@ -34,7 +34,7 @@ PAGES = [
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`]+)`")
-UNKNOWN = "--no_such_option"  # what a command line that is right up to its end is refused for
+UNKNOWN = "--no_such_option"  # appended to a command; an error that names it shows that the rest has parsed
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Block:
     """A fenced block of a page.
 
     Args:
-        language: What stands behind the fence.
-        text: Its lines.
-        line: The line of the page that its text begins on, from 1.
-        output: The text block right after it, or None.
+        language: The word after the opening fence.
+        text: The content.
+        line: Number of its first line in the page, from 1.
+        output: The content of the text block right after it, or None.
     """
 
     language: str
@@ -98,7 +98,7 @@ def shell_commands(page: Path) -> list[list[str]]:
 
 
 def command_lines(page: Path) -> list[str]:
-    """Return what follows `python -m mnist_lightning` in each command on a page, in blocks and in running text."""
+    """Return the arguments of each `python -m mnist_lightning` on a page, in sh blocks and in prose."""
     spans = [span.split() for span in SPAN.findall(prose_of(page))]
     written = [*shell_commands(page), *(words for words in spans if "mnist_lightning" in words)]
     whole = [words[words.index("mnist_lightning") + 1 :] for words in written if "mnist_lightning" in words]
@@ -111,7 +111,7 @@ COMMAND_LINES = sorted({line for page in PAGES for line in command_lines(page)})
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
-    """A folder with what the pages speak of; the run is trained on the small data."""
+    """A folder with everything that the pages mention; the run is trained on the small data."""
     root = tmp_path_factory.mktemp("project")
     fetch.fetch(registry.MNIST, root / "data", source="bundled")
     raw = root / "data" / "MNIST" / "raw"
@@ -135,32 +135,32 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
 
 @pytest.fixture
 def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Go to a folder with what the pages speak of, where a test can leave things."""
+    """Change to a copy of the project folder in which a test can write."""
     for kind in ("lightning_logs", "checkpoints"):
         shutil.copytree(project / kind, tmp_path / kind, copy_function=os.link)
     for name in ("digit.png", "mine.csv"):
         shutil.copy(project / name, tmp_path)
     (tmp_path / "sweeps" / "default").mkdir(parents=True)
     config = project / "lightning_logs" / "version_0" / "config.yaml"
-    shutil.copy(config, tmp_path / "sweeps" / "default" / "best.yaml")  # what a sweep would have found
+    shutil.copy(config, tmp_path / "sweeps" / "default" / "best.yaml")  # stands for the result of a sweep
     (tmp_path / "data").symlink_to(project / "data")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
 
 
-def by_name(page: Path) -> str:
+def page_id(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
 @pytest.mark.usefixtures("in_project")
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_the_python_of_a_page_runs_and_prints_what_the_page_says(
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_python_blocks_of_a_page_run_and_print_the_output_shown(
     page: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks_of(page):
         if block.language == "python":
-            # Begun on its own line, so that a traceback names the line of the page.
+            # Padded with empty lines, so that a traceback names the line of the page.
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True), namespace)
             printed = capsys.readouterr().out
             if block.output is not None:
@@ -168,8 +168,8 @@ def test_the_python_of_a_page_runs_and_prints_what_the_page_says(
 
 
 @pytest.mark.usefixtures("in_project")
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_the_python_in_a_pages_commands_runs(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_python_in_shell_commands_runs(page: Path) -> None:
     for words in shell_commands(page):
         if words[:2] == ["python", "-c"]:
             exec(words[2], {})
@@ -177,7 +177,7 @@ def test_the_python_in_a_pages_commands_runs(page: Path) -> None:
 
 @pytest.mark.usefixtures("in_project")
 @pytest.mark.parametrize("line", COMMAND_LINES)
-def test_a_command_on_a_page_is_understood(command: Command, line: str) -> None:
+def test_a_command_on_a_page_parses(command: Command, line: str) -> None:
     args = shlex.split(line)
     if "--help" in args:
         assert command(*args).code == 0
@@ -198,27 +198,26 @@ def test_a_command_on_a_page_is_understood(command: Command, line: str) -> None:
         "doctor --fast",
     ],
 )
-def test_a_command_that_is_wrong_would_be_found(command: Command, line: str) -> None:
+def test_a_wrong_command_would_be_found(command: Command, line: str) -> None:
     assert not command(*shlex.split(line), UNKNOWN).err.startswith(f"error: unknown option {UNKNOWN}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_links_and_pictures_of_a_page_exist(page: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_and_images_of_a_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
         if "://" not in target and not target.startswith("#"):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=by_name)
-def test_the_programs_that_a_page_names_exist(page: Path) -> None:
-    for file in re.findall(r"`((?:\w+/)+\w+\.py)`", prose_of(page)):
-        homes = (ROOT, ROOT / "mnist_lightning")
-        assert any((home / file).exists() for home in homes), file
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
+    for file in re.findall(r"`((?:\w+/)+\w+\.py|configs/\w+\.yaml)`", prose_of(page)):
+        assert any((folder / file).exists() for folder in (ROOT, ROOT / "mnist_lightning")), file
     for name in re.findall(r"python -m (benchmarks\.\w+)", page.read_text()):
         assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
 
 
-def test_the_pages_show_something_to_check() -> None:
+def test_the_pages_have_blocks_and_commands_to_check() -> None:
     blocks = [block for page in PAGES for block in blocks_of(page)]
     assert {"python", "sh", "text"} <= {block.language for block in blocks}
     assert any(block.output for block in blocks)

@@ -1,3 +1,5 @@
+"""What the built wheel contains."""
+
 import tomllib
 from pathlib import Path
 
@@ -6,9 +8,9 @@ import mnist_lightning
 PACKAGE = Path(mnist_lightning.__file__).parent
 
 
-def test_the_wheel_carries_every_file_of_the_package() -> None:
+def test_the_wheel_contains_every_file_of_the_package() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["mnist_lightning"]
-    carried = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     others = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert others == carried
+    assert others == packaged

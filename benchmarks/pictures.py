@@ -120,11 +120,8 @@ def read_digits(split: str, data_dir: str) -> tuple[Pixels, NDArray[np.int64]]:
     data = MNISTDataModule(data_dir)
     data.prepare_data()
     data.setup("test" if split == "test" else "validate")
-    if split == "test":
-        images, labels = data.test_file
-    else:
-        images, labels = (tensor[data.val_indices] for tensor in data.train_file)
-    return images.numpy(), labels.numpy()
+    samples = data.samples(split)
+    return samples.inputs[samples.indices].numpy(), samples.labels[samples.indices].numpy()
 
 
 def read_other_digits() -> tuple[Pixels, NDArray[np.int64]] | None:

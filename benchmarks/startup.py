@@ -74,7 +74,7 @@ def prepare_prediction(root: Path, data_dir: Path) -> list[str]:
     subprocess.run([sys.executable, *fit], check=True, stdout=subprocess.DEVNULL)
     data = MNISTDataModule(str(data_dir))
     data.setup("test")
-    images, _ = data.test_file
+    images = data.samples("test").inputs
     Image.fromarray(255 - images[0].numpy()).resize((280, 280)).save(root / "digit.png")
     checkpoint = root / "checkpoints" / "version_0" / "last.ckpt"
     return ["-m", "mnist_lightning", "predict", str(root / "digit.png"), "--ckpt_path", str(checkpoint)]

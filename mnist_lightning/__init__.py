@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
     from mnist_lightning.data.mnist.datamodule import MNISTDataModule
-    from mnist_lightning.data.table.datamodule import TabularDataModule, TabularDataset
+    from mnist_lightning.data.table.datamodule import TabularDataModule
+    from mnist_lightning.data.table.dataset import TabularDataset
     from mnist_lightning.inference.predictor import Predictor
     from mnist_lightning.models.cnn import SimpleCNN
     from mnist_lightning.training.classifier import Classifier
@@ -35,7 +36,7 @@ _MODULES = {
     "SimpleCNN": "mnist_lightning.models.cnn",
     "TableClassifier": "mnist_lightning.training.table_classifier",
     "TabularDataModule": "mnist_lightning.data.table.datamodule",
-    "TabularDataset": "mnist_lightning.data.table.datamodule",
+    "TabularDataset": "mnist_lightning.data.table.dataset",
 }
 
 

@@ -166,7 +166,7 @@ class TrainerCLI(LightningCLI):
         """Return an argument of the model that the data say; a checkpoint's network keeps the form it was made for."""
         if self.checkpoint:
             data.restore(self.checkpoint.get("inputs"))
-        said: int = data.model_options[name]
+        said: int = data.model_arguments[name]
         return said
 
     def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]

@@ -18,7 +18,7 @@ from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
 from mnist_lightning.data.image_schema import read_schema
 from mnist_lightning.data.mnist.datamodule import MNISTDataModule
 from mnist_lightning.data.table.datamodule import TabularDataModule
-from mnist_lightning.data.table.schema import schema_from_plain
+from mnist_lightning.data.table.encoder import schema_from_plain
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.verification import read_checkpoint

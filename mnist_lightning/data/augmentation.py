@@ -1,4 +1,4 @@
-"""Augmentation: pure functions on batches of images, all randomness from the generator that is passed."""
+"""Augmentation: pure functions on batches of images; every random draw comes from the generator passed in."""
 
 import functools
 import math
@@ -8,26 +8,28 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from mnist_lightning.errors import ConfigError
+
 LIMITS = {"rotation": 180.0, "scale": 1.0, "shear": 90.0, "shift": math.inf, "elastic": math.inf, "flip": 1.0}
 ELASTIC_GRID = 4  # points a side
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each training image is moved from what it was; all zeros leave it alone.
+    """How far each training image is distorted; all zeros leave it unchanged.
 
     Each amount is drawn anew for every image, uniformly between its negative and itself; `elastic` is drawn normally.
 
     Args:
         rotation: Degrees, in [0, 180).
-        scale: Share by which height and width grow or shrink, each by its own draw, in [0, 1).
+        scale: Fraction by which height and width grow or shrink, each by its own draw, in [0, 1).
         shear: Degrees, in [0, 90).
         shift: Pixels in each direction, at least 0.
         elastic: Standard deviation, in pixels, of the displacement of each point of a coarse grid over the image.
-        flip: Share of the images that are mirrored, left for right, in [0, 1).
+        flip: Probability of mirroring an image left to right, in [0, 1).
 
     Raises:
-        ValueError: If an amount is out of range.
+        ConfigError: If an amount is out of range.
     """
 
     rotation: float = 0.0
@@ -40,19 +42,19 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name, amount in asdict(self).items():
             if not 0 <= amount < LIMITS[name]:
-                raise ValueError(f"{name} must be in [0, {LIMITS[name]:g}), got {amount}; 0 is none")
+                raise ConfigError(f"data.{name} must be in [0, {LIMITS[name]:g}), got {amount}; 0 switches it off")
 
     def __bool__(self) -> bool:
         return any(asdict(self).values())
 
 
 def augment(images: Tensor, amounts: Augmentation, generator: Generator) -> Tensor:
-    """Return float (B, C, H, W), each image rotated, scaled, sheared, shifted and bent by draws of its own.
+    """Return float (B, C, H, W), each image rotated, scaled, sheared, shifted and bent by its own random draws.
 
     Args:
-        images: float (B, C, H, W); what comes in from beyond an edge is 0, so the background must be 0.
-        amounts: How far.
-        generator: Source of every draw, on the processor; equal states give equal images.
+        images: float (B, C, H, W); pixels from beyond the edges are 0, as the background must be.
+        amounts: The largest distortions.
+        generator: Source of every draw, on the CPU; equal states give equal images.
     """
     size = len(images), 1, *images.shape[-2:]
     grid = F.affine_grid(_affine(size, amounts, generator), list(size), align_corners=False)
@@ -62,7 +64,7 @@ def augment(images: Tensor, amounts: Augmentation, generator: Generator) -> Tens
 
 
 def _affine(size: tuple[int, ...], amounts: Augmentation, generator: Generator) -> Tensor:
-    """Return (B, 2, 3), the maps from a point of the result to a point of the original, in units of half an image."""
+    """Return (B, 2, 3), the maps from points of the result to points of the original, in units of half an image."""
     count, _, height, width = size
     draws = torch.rand(6, count, generator=generator) * 2 - 1
     angle, shear = draws[0] * math.radians(amounts.rotation), draws[1] * math.radians(amounts.shear)
@@ -81,7 +83,7 @@ def _affine(size: tuple[int, ...], amounts: Augmentation, generator: Generator) 
 def _elastic(size: tuple[int, ...], deviation: float, generator: Generator) -> Tensor:
     """Return (B, H, W, 2), a smooth random displacement in units of half an image.
 
-    Random displacements on a coarse grid, interpolated by a cubic: Ronneberger et al. 2015, "U-Net",
+    Random displacements on a coarse grid with cubic interpolation: Ronneberger et al. 2015, "U-Net",
     https://arxiv.org/abs/1505.04597, section 3.1, there with 3×3 points and 10 pixels for larger images.
     """
     count, _, height, width = size

@@ -1,31 +1,31 @@
-"""What a trained network must know of the images it was trained on. Neither torch nor files."""
+"""What a trained network has to know of its images. Needs neither torch nor files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_lightning.data.splits import Origin, origin_from_plain
+from mnist_lightning.data.splits import TrainingSource
 
-SIDE = 28  # pixels, of the images of MNIST and its family
-LEAST_SIDE, MOST_SIDE = 8, 256  # of any: SimpleCNN halves it twice, and at 256 has 34 million weights
+SIDE = 28  # pixels a side of the images of MNIST and related data sets
+LEAST_SIDE, MOST_SIDE = 8, 256  # of any image: SimpleCNN halves it twice, and at 256 has 34 million weights
 MOST_CLASSES = 1000
-EVAL_PIXELS = 500 * SIDE**2  # that go through the network at once, which bounds the memory
+EVAL_PIXELS = 500 * SIDE**2  # evaluated at once, which bounds the memory
 
 
 @dataclass(frozen=True)
 class ImageSchema:
-    """The form of the images of a data set, and what the network's outputs mean.
+    """Size and normalisation of the images of a data set, and the meaning of the network's outputs.
 
-    Every checkpoint carries it as `inputs`, so that a network can be used without its data set.
+    Every checkpoint holds it as `inputs`, so that a network can be used without its data set.
 
     Args:
         height: Rows of an image.
         width: Columns of an image.
-        mean: Mean pixel of the training images, of all their channels together, scaled to [0, 1].
-        std: Standard deviation of the same, positive.
+        mean: Mean pixel of the training images, all channels together, in [0, 1].
+        std: Standard deviation of the same pixels, positive.
         class_names: The name of each class, by label.
         channels: 1 for grey images, 3 for red, green and blue.
-        origin: The folder of pictures that they come from; None for MNIST and its family.
+        origin: The folder of images that the network was trained on; None for MNIST and related data sets.
     """
 
     height: int
@@ -34,16 +34,16 @@ class ImageSchema:
     std: float
     class_names: tuple[str, ...]
     channels: int = 1
-    origin: Origin | None = None
+    origin: TrainingSource | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of an image's pixels: (H, W), or (H, W, 3) for colour."""
+        """The shape of an image's pixels: (H, W), or (H, W, 3) in colour."""
         return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
 
     @property
     def eval_batch_size(self) -> int:
-        """Images that go through the network at once where none is trained on: 500, or fewer of larger ones."""
+        """Images in a batch of an evaluation: 500, or fewer of larger ones."""
         return max(1, min(EVAL_PIXELS // SIDE**2, EVAL_PIXELS // (self.height * self.width)))
 
 
@@ -52,21 +52,25 @@ MNIST_SCHEMA = ImageSchema(height=SIDE, width=SIDE, mean=0.1307, std=0.3081, cla
 
 
 def read_schema(checkpoint: Mapping[str, Any]) -> ImageSchema | None:
-    """Return what a checkpoint says of its images; None where it says nothing, or nothing that can be."""
+    """Return the image schema in a checkpoint; None if the entry is missing or invalid."""
     try:
         fields = dict(checkpoint["inputs"])
-        origin = origin_from_plain(fields["origin"]) if fields.get("origin") is not None else None
+        origin = TrainingSource.from_plain(fields["origin"]) if fields.get("origin") is not None else None
         schema = ImageSchema(**fields | {"class_names": tuple(fields["class_names"]), "origin": origin})
-        is_square = (
-            type(schema.height) is int and schema.height == schema.width and LEAST_SIDE <= schema.height <= MOST_SIDE
+        is_valid = (
+            type(schema.height) is int
+            and schema.height == schema.width
+            and LEAST_SIDE <= schema.height <= MOST_SIDE
+            and type(schema.channels) is int
+            and schema.channels in (1, 3)
+            and (schema.origin is not None or (schema.height, schema.channels) == (SIDE, 1))
+            and 2 <= len(schema.class_names) <= MOST_CLASSES
+            and all(isinstance(name, str) for name in schema.class_names)
+            and isinstance(schema.mean, float)
+            and isinstance(schema.std, float)
+            and 0 <= schema.mean <= 1
+            and 0 < schema.std <= 1
         )
-        is_known = schema.origin is not None or (schema.height, schema.channels) == (SIDE, 1)
-        channels_fit = type(schema.channels) is int and schema.channels in (1, 3)
-        sizes_fit = is_square and is_known and channels_fit and 2 <= len(schema.class_names) <= MOST_CLASSES
-        numbers_fit = all(isinstance(number, float) for number in (schema.mean, schema.std)) and (
-            0 <= schema.mean <= 1 and 0 < schema.std <= 1
-        )
-        names_fit = all(isinstance(name, str) for name in schema.class_names)
-    except (KeyError, TypeError, ValueError, RuntimeError):  # the last is a tensor's, for most it is asked
+    except (KeyError, TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor in place of a plain value
         return None
-    return schema if sizes_fit and numbers_fit and names_fit else None
+    return schema if is_valid else None

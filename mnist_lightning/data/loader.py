@@ -1,8 +1,8 @@
 """Whole batches from memory, in an order that is a pure function of (seed, epoch).
 
-No worker processes and no per-image Python: one gather a batch. Knows nothing of files, splits or Lightning's classes;
-it keeps the three promises that Lightning's loops ask of a loader: a length, `set_epoch` reached through `sampler`,
-and a state to resume from.
+There are no worker processes and no Python code per sample: a batch is one gather. Knows nothing of files or splits. It
+meets the three expectations of Lightning's loops: a length, `set_epoch` found through `sampler`, and a state to resume
+from.
 """
 
 from collections.abc import Iterator
@@ -17,27 +17,27 @@ Batch = tuple[Tensor, Tensor]
 
 
 class BatchLoader:
-    """Yield normalised batches of images and labels.
+    """Yield normalised batches of images and their labels.
 
     A batch is float32 (B, C, H, W) in channels_last layout, (pixel / 255 - mean) / std, and int64 (B,). The last batch
-    is short when the batch size does not divide the number of images. On several processes each serves its own share:
-    every image once and no padding when in file order, equally many when shuffled.
+    is shorter if the batch size does not divide the number of images. In a process group each rank serves other images:
+    in file order every image is served once, without padding; shuffled, each rank serves the same number of images.
 
     Args:
-        images: uint8 (N, H, W) or, in colour, (N, H, W, 3), the pixels of the whole file; never copied.
+        images: uint8 (N, H, W) or, in colour, (N, H, W, 3): the pixels of all images in the file; never copied.
         labels: int64 (N,).
         indices: int64 (M,), the images to serve, in order; None serves all.
-        batch_size: Images a batch, at least 1.
-        mean: Mean pixel of the training images, scaled to [0, 1].
-        std: Standard deviation of the same, positive.
-        shuffle_seed: Seed of the order, and of what augmentation draws, at least 0; None keeps the order of `indices`.
-        augmentation: How far images are moved from what they were, anew in each epoch; None leaves them alone.
-        rank: This process, in [0, world_size).
-        world_size: How many processes share the work.
+        batch_size: Images in a batch, at least 1.
+        mean: Mean pixel of the training images, in [0, 1].
+        std: Standard deviation of the pixels of the training images, positive.
+        shuffle_seed: Seed of the order and of the augmentation, at least 0; None keeps the order of `indices`.
+        augmentation: How far each image is distorted, drawn anew in each epoch; None leaves images unchanged.
+        rank: Rank of this process, in [0, world_size).
+        world_size: Number of processes that share the work.
         device: Where batches are made: the images are moved there once, on first use.
     """
 
-    batch_sampler = None  # Lightning asks for it where there is a `sampler`
+    batch_sampler = None  # Lightning asks for it wherever there is a `sampler`
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class BatchLoader:
         *,
         indices: Tensor | None = None,
         batch_size: int,
-        mean: float,
-        std: float,
+        mean: float = 0.0,
+        std: float = 1.0,
         shuffle_seed: int | None = None,
         augmentation: Augmentation | None = None,
         rank: int = 0,
@@ -63,11 +63,11 @@ class BatchLoader:
         self.rank, self.world_size = rank, world_size
         self.device = torch.device(device)
         self.epoch = 0
-        self._first_batch = 0  # where a resumed epoch goes on
+        self._first_batch = 0  # where a resumed epoch starts
         self._served = 0
 
     def __len__(self) -> int:
-        return -(-len(self._share()) // self.batch_size)
+        return -(-len(self._rank_indices()) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator reads the epoch at its first `next`: Lightning makes the iterator before it sets the epoch.
@@ -80,38 +80,12 @@ class BatchLoader:
         self._served = 0
 
     def first_batch(self) -> Batch:
-        """Return the batch that the present epoch starts with, also where a resumed epoch goes on after it."""
+        """Return the first batch of the current epoch, wherever a resumed epoch starts."""
         return self._batch(0, self.order().to(self.device))
 
     def order(self) -> Tensor:
-        """Return int64 (M / world_size,), the images this process serves in the present epoch, in order."""
-        return self._share(shuffled=True)
-
-    def _batch(self, number: int, order: Tensor) -> Batch:
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return self._inputs(number, chosen), self.labels.index_select(0, chosen)
-
-    def _inputs(self, number: int, chosen: Tensor) -> Tensor:
-        images = as_images(self.images.index_select(0, chosen))
-        if self.augmentation:
-            images = augment(images, self.augmentation, self._generator(number))
-        return normalise(images, self.mean, self.std)
-
-    def _generator(self, batch: int) -> torch.Generator:
-        sequence = np.random.SeedSequence([self.shuffle_seed or 0, self.epoch, batch, self.rank])
-        return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-
-    def _share(self, *, shuffled: bool = False) -> Tensor:
-        indices, count = self.indices, len(self.indices)
-        if self.shuffle_seed is None:
-            # Whole batches, so that each is computed as a single process would compute it.
-            starts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
-            return torch.cat([indices[:0], *(indices[start : start + self.batch_size] for start in starts)])
-        if shuffled:
-            permutation = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(count)
-            indices = indices[torch.from_numpy(permutation)]
-        # Equally many on each process, or the gradient exchange of the last batch would wait for ever.
-        return indices[: count - count % self.world_size][self.rank :: self.world_size]
+        """Return int64 (M / world_size,), the images that this rank serves in the current epoch, in order."""
+        return self._rank_indices(shuffled=True)
 
     @property
     def sampler(self) -> "BatchLoader":
@@ -127,48 +101,42 @@ class BatchLoader:
         return {"served": self._served % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that the state counts as served."""
+        """Resume after the batches that the state counts as served."""
         self._first_batch = state["served"]
+
+    def _batch(self, number: int, order: Tensor) -> Batch:
+        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return self._inputs(number, chosen), self.labels.index_select(0, chosen)
+
+    def _inputs(self, number: int, chosen: Tensor) -> Tensor:
+        images = as_images(self.images.index_select(0, chosen))
+        if self.augmentation:
+            images = augment(images, self.augmentation, self._generator(number))
+        return normalise(images, self.mean, self.std)
+
+    def _generator(self, batch: int) -> torch.Generator:
+        sequence = np.random.SeedSequence([self.shuffle_seed or 0, self.epoch, batch, self.rank])
+        return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
+
+    def _rank_indices(self, *, shuffled: bool = False) -> Tensor:
+        indices, count = self.indices, len(self.indices)
+        if self.shuffle_seed is None:
+            # Whole batches, so that each is computed as a single process would compute it.
+            starts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
+            return torch.cat([indices[:0], *(indices[start : start + self.batch_size] for start in starts)])
+        if shuffled:
+            permutation = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(count)
+            indices = indices[torch.from_numpy(permutation)]
+        # The same number on each rank, or the gradient exchange of the last batch would wait for ever.
+        return indices[: count - count % self.world_size][self.rank :: self.world_size]
 
 
 class RowLoader(BatchLoader):
-    """Yield batches of a table's rows and labels, float32 (B, F) and int64 (B,), in a `BatchLoader`'s order.
+    """Yield batches of a table's rows, float32 (B, F), and their labels, int64 (B,), in the order of a `BatchLoader`.
 
-    Args:
-        rows: float32 (N, F), as the network takes them.
-        labels: int64 (N,).
-        indices: int64 (M,), the rows to serve, in order; None serves all.
-        batch_size: Rows a batch, at least 1.
-        shuffle_seed: Seed of the order, at least 0; None keeps the order of `indices`.
-        rank: This process, in [0, world_size).
-        world_size: How many processes share the work.
-        device: Where batches are made: the rows are moved there once, on first use.
+    Its arguments are those of a `BatchLoader`, with float32 rows (N, F) in place of the images; rows are served as they
+    are, without normalisation and augmentation.
     """
-
-    def __init__(
-        self,
-        rows: Tensor,
-        labels: Tensor,
-        *,
-        indices: Tensor | None = None,
-        batch_size: int,
-        shuffle_seed: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(
-            rows,
-            labels,
-            indices=indices,
-            batch_size=batch_size,
-            mean=0.0,
-            std=1.0,
-            shuffle_seed=shuffle_seed,
-            rank=rank,
-            world_size=world_size,
-            device=device,
-        )
 
     def _inputs(self, number: int, chosen: Tensor) -> Tensor:
         return self.images.index_select(0, chosen)
@@ -180,7 +148,7 @@ def as_images(pixels: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor, mean: float, std: float) -> Tensor:
-    """Return float32 (B, C, H, W), channels_last, (pixel / 255 - mean) / std; changes the images it is given."""
+    """Return float32 (B, C, H, W), channels_last, (pixel / 255 - mean) / std; changes its argument in place."""
     # `.contiguous(memory_format=…)` does nothing when there is one channel; only `.to` sets the strides.
     return images.sub_(255 * mean).div_(255 * std).to(memory_format=torch.channels_last)
 

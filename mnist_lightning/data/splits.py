@@ -1,4 +1,4 @@
-"""Cut rows into parts that hold each class in the same proportion, and remember what was cut. NumPy only."""
+"""Split samples at random, stratified by class, and record what a network was trained on. NumPy only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SHARE = 0.15  # for validation, and again for testing, where nobody says otherwise
+HELD_OUT = 0.15  # fraction of the samples for validation, and again for testing
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a network was trained on, and what was kept from it for its validation and its test.
+class TrainingSource:
+    """What a network was trained on, and which splits were held out from it.
 
     Args:
-        path: The table, or the folder of pictures.
-        sha256: Digest of what was cut: of the table's bytes, or of the pictures and their names.
+        path: The table, or the folder of images.
+        sha256: Digest of what was split: the bytes of the table, or the names and pixels of the images.
         split_seed: Seed of the split.
-        cut: The parts that were cut from it, `val` and `test` or less.
+        cut: The splits that were held out: `val`, `test`, both or neither.
     """
 
     path: str
@@ -26,53 +26,53 @@ class Origin:
     split_seed: int
     cut: tuple[str, ...]
 
+    @classmethod
+    def from_plain(cls, values: Any) -> "TrainingSource":
+        """Return the training source that a checkpoint holds as plain values (`dataclasses.asdict`).
 
-def origin_from_plain(values: Any) -> Origin:
-    """Return the origin that a checkpoint holds as plain values.
-
-    Raises:
-        KeyError, TypeError, ValueError: If they are none.
-    """
-    if not isinstance(values, Mapping):
-        raise TypeError("not a mapping")
-    path, sha256, split_seed, cut = (values[name] for name in ("path", "sha256", "split_seed", "cut"))
-    if type(split_seed) is not int or not all(isinstance(text, str) for text in (path, sha256, *cut)):
-        raise TypeError("not a whole number, or not a text")
-    return Origin(path, sha256, split_seed, tuple(cut))
+        Raises:
+            KeyError, TypeError, ValueError: If the values are not a training source.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError("not a mapping")
+        path, sha256, split_seed, cut = (values[name] for name in ("path", "sha256", "split_seed", "cut"))
+        if type(split_seed) is not int or not all(isinstance(text, str) for text in (path, sha256, *cut)):
+            raise TypeError("not an integer, or not a string")
+        return cls(path, sha256, split_seed, tuple(cut))
 
 
-def stratified_split(labels: NDArray[np.int64], shares: Sequence[float], seed: int) -> list[NDArray[np.int64]]:
-    """Return the rows that are left, then those of each part, all in ascending order.
+def stratified_split(labels: NDArray[np.int64], fractions: Sequence[float], seed: int) -> list[NDArray[np.int64]]:
+    """Return the indices of the remaining samples, then those of each held-out split, all in ascending order.
 
-    A part takes its share of every class, to within one row, and its share of all rows: rounded down class by class,
-    with what is missing then taken from the classes that lost most by it (the method of largest remainders). At least
-    one row of each class goes into each part.
+    A split holds its fraction of every class to within one sample, and its fraction of all samples: counts are rounded
+    down class by class, and the missing samples are taken from the classes that lost most (the method of largest
+    remainders). Each split holds at least one sample of each class.
 
     Args:
-        labels: int (N,), each class from 0 up at least `len(shares) + 1` times.
-        shares: The share of each part, in (0, 1), together below 1.
-        seed: Seed of which rows go where, at least 0.
+        labels: int (N,), each class from 0 up at least `len(fractions) + 1` times.
+        fractions: The fraction of each held-out split, in (0, 1), together below 1.
+        seed: Seed of the random choice, at least 0.
 
-    >>> [part.tolist() for part in stratified_split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), [0.25], seed=1)]
+    >>> [split.tolist() for split in stratified_split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), [0.25], seed=1)]
     [[1, 2, 3, 4, 6, 7], [0, 5]]
     """
     sizes = np.bincount(labels)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # one class after another, each at random
-    rank = np.arange(len(labels)) - np.repeat(sizes.cumsum() - sizes, sizes)  # of a row within its class
-    part = np.zeros(len(labels), np.int8)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # one class after another, each shuffled
+    rank = np.arange(len(labels)) - np.repeat(sizes.cumsum() - sizes, sizes)  # of a sample within its class
+    split_of = np.zeros(len(labels), np.int8)
     start = np.zeros_like(sizes)
-    for number, share in enumerate(shares, start=1):
-        end = start + _apportion(sizes, share)
-        part[by_class[(rank >= np.repeat(start, sizes)) & (rank < np.repeat(end, sizes))]] = number
+    for number, fraction in enumerate(fractions, start=1):
+        end = start + _counts_by_class(sizes, fraction)
+        split_of[by_class[(rank >= np.repeat(start, sizes)) & (rank < np.repeat(end, sizes))]] = number
         start = end
-    return [np.flatnonzero(part == number) for number in range(len(shares) + 1)]
+    return [np.flatnonzero(split_of == number) for number in range(len(fractions) + 1)]
 
 
-def _apportion(sizes: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    exact = sizes * share
+def _counts_by_class(sizes: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
+    exact = sizes * fraction
     counts = np.floor(exact).astype(np.int64)
-    missing = round(share * int(sizes.sum())) - int(counts.sum())
+    missing = round(fraction * int(sizes.sum())) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[: max(missing, 0)]] += 1
     at_least_one: NDArray[np.int64] = np.maximum(counts, 1)
     return at_least_one

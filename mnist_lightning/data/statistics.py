@@ -1,22 +1,22 @@
-"""Mean and standard deviation of an image set's pixels. NumPy only."""
+"""Mean and standard deviation of the pixels of a set of images. NumPy only."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mnist_lightning.errors import DatasetError
 
-CHUNK = 1000  # images, for bincount makes eight bytes of each pixel
+CHUNK = 1000  # images at a time, because bincount makes eight bytes of each pixel
 
 
 def mean_and_std(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation of the pixels of images, scaled to [0, 1], to four digits.
+    """Return mean and standard deviation of the pixels, scaled to [0, 1] and rounded to four digits.
 
     Args:
-        images: uint8 (N, H, W) or (N, H, W, 3), of which all channels count together.
+        images: uint8 (N, H, W) or (N, H, W, 3); all channels count together.
         indices: int64 (M,), the images that count; None counts all.
 
     Raises:
-        DatasetError: All pixels are the same.
+        DatasetError: If all pixels are equal.
     """
     chosen = np.arange(len(images)) if indices is None else indices
     counts = np.zeros(256)
@@ -26,5 +26,5 @@ def mean_and_std(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = 
     mean = float(np.average(values, weights=counts))
     std = float(np.average((values - mean) ** 2, weights=counts)) ** 0.5
     if not round(std, 4):
-        raise DatasetError(f"the training images show nothing: their pixels are all {255 * mean:.0f}")
+        raise DatasetError(f"the training images are blank: all their pixels are {255 * mean:.0f}")
     return round(mean, 4), round(std, 4)

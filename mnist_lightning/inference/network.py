@@ -9,7 +9,7 @@ from torch import nn
 
 from mnist_lightning.data.image_schema import ImageSchema, read_schema
 from mnist_lightning.data.mnist.registry import DATASETS, MNIST, DatasetSource, trained_on
-from mnist_lightning.data.table.schema import TableSchema, schema_from_plain
+from mnist_lightning.data.table.encoder import TableSchema, schema_from_plain
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.evaluation import calibration
 from mnist_lightning.evaluation.calibration import UNCALIBRATED, Calibration

@@ -179,12 +179,12 @@ def test_two_classes_are_enough(command: Command) -> None:
         (["test", "--data.split_seed", "1"], 2, "data.split_seed must be that of the training, 0"),
         (["test", "--data.size", "28"], 2, "data.size and data.colour must be those that the network was trained with"),
         (["test", "--data.folder", "none"], 4, "none: no such folder"),
-        (["test", "--data.folder", "other"], 4, "other/oval: oval is no class of this network: circle, square, "),
+        (["test", "--data.folder", "other"], 4, "other/oval: oval is not a class of this network: circle, square, "),
         (["test", "--data.folder", "parts"], 4, "parts holds train, but no folder test"),
         (["validate", "--data_kind", "mnist"], 2, "unknown option data.folder in lightning_logs/version_0/config.yaml"),
-        (["fit", "--data.folder", ""], 2, "data.folder must name a folder of pictures"),
+        (["fit", "--data.folder", ""], 2, "data.folder must name a folder of images"),
         (["export", "--data.data_dir", "data"], 2, "--data.data_dir is for MNIST and its family"),
-        (["fit", "--data_kind", "pictures"], 2, "data.folder must name a folder of pictures"),
+        (["fit", "--data_kind", "pictures"], 2, "data.folder must name a folder of images"),
         (["fit", *SMALL, "--model.num_classes", "3"], 2, "model.num_classes"),
         (["fit", *SMALL, "--data.flip", "1"], 2, "data.flip must be in [0, 1)"),
     ],
@@ -209,7 +209,7 @@ def test_a_folder_that_changed_is_neither_scored_nor_gone_on_with(trained: Comma
     write_picture(Path("shapes/circle/new.png"), 0)
     tested = trained("test")
     assert tested.code == 4
-    assert "shapes has changed since the network was trained on it, so its test pictures are not known" in tested.err
+    assert "shapes has changed since the network was trained on it, so its test images are not known" in tested.err
     resumed = trained("fit", "--ckpt_path", "last", "--trainer.max_epochs", "9")
     assert resumed.code == 4
     assert "shapes has changed since the run began" in resumed.err
@@ -222,7 +222,7 @@ def test_unreadable_pictures_end_a_training_before_it_begins(trained: Command) -
     outcome = trained("fit", *SMALL)
     assert outcome.code == 4
     assert outcome.err.splitlines() == [
-        "error: 1 of 121 pictures cannot be read; mend or remove them", "shapes/circle/bad.png: the file is empty"
+        "error: 1 of 121 images cannot be read; replace or remove them", "shapes/circle/bad.png: the file is empty"
     ]  # fmt: skip
     assert not Path("lightning_logs/version_1").exists()
 

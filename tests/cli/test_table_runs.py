@@ -176,7 +176,7 @@ def test_predict_labels_each_row_as_the_network_does(trained: Command) -> None:
     data = TabularDataModule("mine.csv", "species")
     data.setup("fit")
     with torch.inference_mode():
-        logits = classifier(data.part("train").inputs) / checkpoint["calibration"]["temperature"]
+        logits = classifier(data.samples("train").inputs) / checkpoint["calibration"]["temperature"]
     probabilities, classes = logits.softmax(dim=1).max(dim=1)
     assert [label["label"] for label in labels] == [data.schema.class_names[place] for place in classes]
     assert [float(label["probability"]) for label in labels] == pytest.approx(probabilities.tolist(), abs=1e-6)
@@ -202,11 +202,11 @@ def test_two_classes_leave_the_third_guess_empty(command: Command) -> None:
         (["predict", "digit.png"], 6, "was trained on a table"),
         (["predict", "mine.csv", "digit.png"], 2, "predict takes one .csv file at a time"),
         (["predict", "mine.csv", "--ink", "dark"], 2, "--ink and --save_inputs are for pictures"),
-        (["predict", "text.csv"], 4, "text.csv, row 3, column petal_width: 'wide' is a text"),
+        (["predict", "text.csv"], 4, "text.csv, row 3, column petal_width: 'wide' is text"),
         (["predict", "narrow.csv"], 4, "has no column sepal_length; did you mean sepal_lenght?"),
         (["predict", "none.csv"], 4, "none.csv: no such CSV file"),
-        (["test", "--data.csv_file", "class.csv"], 4, "class.csv, row 3, column species: 'rose' is no class"),
-        (["test", "--data.split_seed", "1"], 2, "rows it was trained on would be scored"),
+        (["test", "--data.csv_file", "class.csv"], 4, "class.csv, row 3, column species: 'rose' is not a class"),
+        (["test", "--data.split_seed", "1"], 2, "rows that the network was trained on would be scored"),
         (["test", "--data.features", "[petal_width]"], 2, "data.features must be those"),
         (["test", "--data_kind", "mnist"], 2, "unknown option model.hidden in lightning_logs/version_0/config.yaml"),
         (["fit", *TABLE, "--data.target", "specie"], 4, "mine.csv has no column specie; did you mean species?"),
@@ -256,7 +256,7 @@ def test_a_network_for_images_labels_no_table(fit: Command, command: Command) ->
 
 @pytest.mark.parametrize(
     ("package", "message"),
-    [("pandas", "reading a table takes pandas"), ("sklearn.linear_model", "no logistic regression")],
+    [("pandas", "reading a table needs pandas"), ("sklearn.linear_model", "no logistic regression")],
 )
 def test_a_missing_extra_is_named_in_a_line(
     trained: Command, monkeypatch: pytest.MonkeyPatch, package: str, message: str

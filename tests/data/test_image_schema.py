@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mnist_lightning.data.image_schema import MNIST_SCHEMA, ImageSchema, read_schema
-from mnist_lightning.data.splits import Origin
+from mnist_lightning.data.splits import TrainingSource
 
-ORIGIN = Origin("shapes", "0" * 64, 0, ("val", "test"))
+ORIGIN = TrainingSource("shapes", "0" * 64, 0, ("val", "test"))
 PICTURES = ImageSchema(16, 16, 0.5, 0.2, ("circle", "square"), 3, ORIGIN)
 
 

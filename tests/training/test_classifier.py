@@ -26,9 +26,10 @@ def test_training_is_adam_on_cross_entropy_over_the_shuffled_batches(digits_dir:
     ).fit(classifier, data)  # fmt: skip
 
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    images, labels = data.train_file
+    train = data.samples("train")
+    images, labels = train.inputs, train.labels
     for epoch in range(2):
-        order = data.train_indices[np.random.default_rng([7, epoch]).permutation(240)]
+        order = train.indices[np.random.default_rng([7, epoch]).permutation(240)]
         for start in range(0, 240, 32):
             batch = order[start : start + 32]
             pixels = (images[batch].float().div(255) - 0.1307) / 0.3081

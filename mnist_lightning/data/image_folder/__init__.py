@@ -1,1 +1,1 @@
-"""A folder of images for each class: indexing, decoding once, and its data module."""
+"""A folder of images for each class: find them, decode them once, split them without duplicates across splits."""

@@ -1,4 +1,4 @@
-"""Which pictures of a folder are trained, validated and tested on; no picture is in two parts, nor a copy. No torch."""
+"""Split the images of a folder so that equal pixels never lie in two splits. No torch."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,115 +7,112 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnist_lightning.console import printable
-from mnist_lightning.data.image_folder.index import WHOLE, ClassFolders, Indices
-from mnist_lightning.data.splits import SHARE, stratified_split
+from mnist_lightning.data.image_folder.index import UNSPLIT, ClassFolders, Indices
+from mnist_lightning.data.splits import HELD_OUT, stratified_split
 from mnist_lightning.errors import DatasetError
 
 
 @dataclass(frozen=True)
-class PictureSplit:
-    """The pictures of each part.
+class FolderSplit:
+    """The images of each split.
 
     Args:
-        parts: The places of those of `train`, `val` and `test`, int64, ascending.
-        copies: Pictures that are in no part, each with that of the same pixels in a part that is scored.
+        splits: int64 indices of the images of `train`, `val` and `test`, ascending.
+        duplicates: Images in no split, each with the image of the same pixels that is scored.
     """
 
-    parts: Mapping[str, Indices]
-    copies: Sequence[tuple[str, str]]
+    splits: Mapping[str, Indices]
+    duplicates: Sequence[tuple[str, str]]
 
 
-def split_pictures(folders: ClassFolders, digests: Sequence[str], seed: int) -> PictureSplit:
-    """Split the pictures of a folder: take the parts that it has, and cut the others from the rest.
+def split_images(folders: ClassFolders, digests: Sequence[str], seed: int) -> FolderSplit:
+    """Split the images of a folder: keep the splits that it has, and hold out the missing ones from the rest.
 
-    Of pictures with the same pixels in two parts that the folder has, those to test on stay before those to validate
-    on, and these before those to train on. What is cut takes all pictures of the same pixels, and of the different
-    ones its share of every class.
+    If pixels occur in several split folders, test images are kept first, then validation images. What is held out takes
+    all images of the same pixels together, and its fraction of the different images of every class.
 
     Args:
-        folders: The pictures.
-        digests: A digest of the pixels of each.
-        seed: Seed of what is cut, at least 0.
+        folders: The images.
+        digests: A digest of the pixels of each image.
+        seed: Seed of the random split, at least 0.
 
     Raises:
-        DatasetError: If there is nothing to train on, a part has no picture, or a class not enough.
+        DatasetError: If there are no training images, a split is empty, or a class has too few images.
     """
-    given, name = folders.parts, printable(str(folders.root))
-    source = next((part for part in ("train", WHOLE) if part in given), None)
+    source = next((split for split in ("train", UNSPLIT) if split in folders.splits), None)
     if source is None:
-        raise DatasetError(f"{name} holds {', '.join(given)}, but no folder train")
-    parts, copies = given_parts(folders, digests)
-    parts |= _cut(folders, digests, parts.pop(source), parts_to_cut(folders), seed)
-    for part, places in parts.items():
-        if not len(places):
-            raise DatasetError(f"{name} has no picture for {part}")
-    _check_classes(folders, parts["train"], 1, "to train on")
-    return PictureSplit(parts, copies)
+        raise DatasetError(f"{folders.name} holds {', '.join(folders.splits)}, but no folder train")
+    splits, duplicates = given_splits(folders, digests)
+    splits |= _hold_out(folders, digests, splits.pop(source), missing_splits(folders), seed)
+    if empty := next((split for split, indices in splits.items() if not len(indices)), None):
+        raise DatasetError(f"{folders.name} has no image for {empty}")
+    _check_classes(folders, splits["train"], 1, "to train on")
+    return FolderSplit(splits, duplicates)
 
 
-def given_parts(folders: ClassFolders, digests: Sequence[str]) -> tuple[dict[str, Indices], list[tuple[str, str]]]:
-    """Return the parts that a folder has, without pictures whose pixels are in one that comes first, and these copies.
+def given_splits(folders: ClassFolders, digests: Sequence[str]) -> tuple[dict[str, Indices], list[tuple[str, str]]]:
+    """Return the splits that a folder has, each image in the first split that holds its pixels, and the duplicates.
 
-    Parts to test on come first, those to validate on next.
+    Test images come first, then validation images.
     """
-    copies: list[tuple[str, str]] = []
-    kept: dict[str, int] = {}  # the first picture of each digest
-    parts: dict[str, Indices] = {}
-    for part in ("test", "val", "train", WHOLE):
-        if part in folders.parts:
-            places = folders.parts[part].tolist()
-            copies += [(folders.files[i], folders.files[kept[digests[i]]]) for i in places if digests[i] in kept]
-            parts[part] = np.array([i for i in places if digests[i] not in kept], np.int64)
-            kept = {digests[i]: i for i in reversed(parts[part].tolist())} | kept
-    return parts, copies
+    duplicates: list[tuple[str, str]] = []
+    kept: dict[str, int] = {}  # the first image with each digest
+    splits: dict[str, Indices] = {}
+    for split in ("test", "val", "train", UNSPLIT):
+        if split in folders.splits:
+            indices = folders.splits[split].tolist()
+            duplicates += [(folders.files[i], folders.files[kept[digests[i]]]) for i in indices if digests[i] in kept]
+            splits[split] = np.array([i for i in indices if digests[i] not in kept], np.int64)
+            kept = {digests[i]: i for i in reversed(splits[split].tolist())} | kept
+    return splits, duplicates
 
 
-def parts_to_cut(folders: ClassFolders) -> tuple[str, ...]:
-    """Return the parts that a folder does not have."""
-    return tuple(part for part in ("val", "test") if part not in folders.parts)
+def missing_splits(folders: ClassFolders) -> tuple[str, ...]:
+    """Return the splits that a folder does not have."""
+    return tuple(split for split in ("val", "test") if split not in folders.splits)
 
 
-def identity(folders: ClassFolders, digests: Sequence[str]) -> str:
-    """Return the SHA-256 of the names and pixels of what is trained on or cut, whatever else the folder holds."""
+def training_digest(folders: ClassFolders, digests: Sequence[str]) -> str:
+    """Return the SHA-256 of the names and pixels of the images that are trained on or held out from these."""
     sha256 = hashlib.sha256()
-    for part in ("train", WHOLE):
-        for place in folders.parts.get(part, ()):
-            sha256.update(f"{folders.files[place]}\0{digests[place]}\n".encode("utf-8", "surrogateescape"))
+    for split in ("train", UNSPLIT):
+        for index in folders.splits.get(split, ()):
+            sha256.update(f"{folders.files[index]}\0{digests[index]}\n".encode("utf-8", "surrogateescape"))
     return sha256.hexdigest()
 
 
 def in_two_classes(folders: ClassFolders, digests: Sequence[str]) -> list[tuple[str, str]]:
-    """Return pictures whose pixels are also those of one in another class, each with the first such."""
+    """Return the images whose pixels occur in another class too, each with the first such image."""
     first: dict[str, int] = {}
     return [
-        (folders.files[place], folders.files[other])
-        for place, digest in enumerate(digests)
-        if folders.labels[other := first.setdefault(digest, place)] != folders.labels[place]
+        (folders.files[index], folders.files[other])
+        for index, digest in enumerate(digests)
+        if folders.labels[other := first.setdefault(digest, index)] != folders.labels[index]
     ]
 
 
-def _cut(
-    folders: ClassFolders, digests: Sequence[str], rest: Indices, cut: Sequence[str], seed: int
+def _hold_out(
+    folders: ClassFolders, digests: Sequence[str], indices: Indices, missing: Sequence[str], seed: int
 ) -> dict[str, Indices]:
-    if not cut:
-        return {"train": rest}
-    first = {digests[place]: place for place in reversed(rest.tolist())}  # of each digest, the first picture
+    if not missing:
+        return {"train": indices}
+    first = {digests[index]: index for index in reversed(indices.tolist())}
     different = np.array(sorted(first.values()), np.int64)
-    _check_classes(folders, different, len(cut) + 1, "to split")
-    pieces = stratified_split(folders.labels[different], [SHARE] * len(cut), seed)
-    names = ("train", *cut)
-    part_of = {
-        digests[place]: name for name, piece in zip(names, pieces, strict=True) for place in different[piece].tolist()
+    _check_classes(folders, different, len(missing) + 1, "to split")
+    pieces = stratified_split(folders.labels[different], [HELD_OUT] * len(missing), seed)
+    names = ("train", *missing)
+    split_of = {
+        digests[index]: name for name, piece in zip(names, pieces, strict=True) for index in different[piece].tolist()
     }
-    homes = np.array([part_of[digests[place]] for place in rest.tolist()])
-    return {name: rest[homes == name] for name in names}
+    chosen = np.array([split_of[digests[index]] for index in indices.tolist()])
+    return {name: indices[chosen == name] for name in names}
 
 
-def _check_classes(folders: ClassFolders, places: Indices, least: int, use: str) -> None:
-    counts = np.bincount(folders.labels[places], minlength=len(folders.class_names))
+def _check_classes(folders: ClassFolders, indices: Indices, least: int, purpose: str) -> None:
+    counts = np.bincount(folders.labels[indices], minlength=len(folders.class_names))
     scarce = int(counts.argmin())
     if counts[scarce] < least:
         raise DatasetError(
-            f"{printable(str(folders.root))}: the class {printable(folders.class_names[scarce])} has {counts[scarce]} "
-            f"different pictures {use}; it needs {least}"
+            f"{folders.name}: the class {printable(folders.class_names[scarce])} has {counts[scarce]} different images "
+            f"{purpose}; at least {least} needed"
         )

@@ -1,4 +1,4 @@
-"""Which pictures a folder holds: a folder for each class, and around these one for each part or not. NumPy only."""
+"""Find the images of a folder that holds a folder for each class, inside folders for each split or not. NumPy only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,102 +12,101 @@ from mnist_lightning.data.image_schema import MOST_CLASSES
 from mnist_lightning.errors import DatasetError
 from mnist_lightning.images.reader import SUFFIXES, find_image_files
 
-PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-WHOLE = "whole"  # the part of a folder that has no folders of parts
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+}  # fmt: skip
+UNSPLIT = "unsplit"  # the key of all images of a folder without split folders
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The pictures of a folder.
+    """The images of a folder.
 
     Args:
         root: The folder.
-        class_names: The names of the classes, in the order of their characters.
-        files: Each picture, relative to the root.
-        labels: int64 (N,), the class of each.
-        parts: The places of the pictures of each part, `train`, `val` and `test` or some of them, or of `whole`.
-        strays: Pictures that lie in no class's folder; they count for nothing.
+        class_names: The names of the classes, sorted.
+        files: The path of each image, relative to the root.
+        labels: int64 (N,), the class of each image.
+        splits: The indices of the images in each split folder, `train`, `val` or `test`, or of all as `unsplit`.
+        strays: Images outside the class folders, which are not used.
     """
 
     root: Path
     class_names: tuple[str, ...]
     files: tuple[str, ...]
     labels: Indices
-    parts: Mapping[str, Indices]
+    splits: Mapping[str, Indices]
     strays: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's path as a message shows it."""
+        return printable(str(self.root))
 
 
 def read_class_folders(root: Path) -> ClassFolders:
-    """Look through a folder: `root/class/picture` or `root/part/class/picture`, in folders of any depth below these.
+    """Find the images `root/class/image` or `root/split/class/image`, also in folders below those of the classes.
 
-    It holds parts where all its folders are called train (or training), val (valid, validation) and test, of which one
-    is train, or where there is no other than test or val. Hidden files and folders are left out, and what a Mac adds
-    to an archive.
+    The folder holds splits if all folders in it are named train (or training), val (valid, validation) or test. Hidden
+    files and folders are skipped, and so is what macOS adds to an archive.
 
     Raises:
-        DatasetError: If it is missing or cannot be read, has fewer than two classes or too many, a class of it has no
-            picture, or is called what is no text; or two of its folders are the same part.
+        DatasetError: If the folder is missing or cannot be read, two of its folders are the same split, there are fewer
+            than two classes or too many, or a class has no image or a name that is not text.
     """
-    folders, strays = _look_into(root)
-    names = [PARTS.get(folder.name.lower(), "") for folder in folders]
-    by_part: dict[str, list[Path]] = {WHOLE: folders}
+    folders, strays = _list_folder(root)
+    names = [SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders]
+    by_split: dict[str, list[Path]] = {UNSPLIT: folders}
     if folders and all(names):
         if len(set(names)) < len(names):
-            raise DatasetError(f"{printable(str(root))} has two folders for a part: {_listed(folders)}; keep one")
-        by_part = {}
+            found = ", ".join(printable(folder.name) for folder in folders)
+            raise DatasetError(f"{printable(str(root))} has two folders for the same split: {found}; keep one")
+        by_split = {}
         for name, folder in sorted(zip(names, folders, strict=True)):
-            by_part[name], more = _look_into(folder)
+            by_split[name], more = _list_folder(folder)
             strays += more
-    class_names = tuple(sorted({folder.name for classes in by_part.values() for folder in classes}))
-    _check_classes(root, class_names)
+    class_names = tuple(sorted({folder.name for classes in by_split.values() for folder in classes}))
+    _check_class_names(root, class_names)
     files: list[str] = []
     labels: list[int] = []
-    parts: dict[str, Indices] = {}
-    for part, classes in by_part.items():
+    splits: dict[str, Indices] = {}
+    for split, classes in by_split.items():
         start = len(files)
         for folder in classes:
-            pictures, faults = find_image_files([str(folder)])
+            images, faults = find_image_files([str(folder)])
             if faults:
                 raise DatasetError(str(faults[0]))
-            files += [str(picture.relative_to(root)) for picture in pictures]
-            labels += [class_names.index(folder.name)] * len(pictures)
-        parts[part] = np.arange(start, len(files))
-    return ClassFolders(root, class_names, tuple(files), np.array(labels, np.int64), parts, tuple(strays))
+            files += [str(image.relative_to(root)) for image in images]
+            labels += [class_names.index(folder.name)] * len(images)
+        splits[split] = np.arange(start, len(files))
+    return ClassFolders(root, class_names, tuple(files), np.array(labels, np.int64), splits, tuple(strays))
 
 
 def is_text(name: str) -> bool:
-    """Return whether a file's name can be written into a config or a report, which bytes that are no UTF-8 cannot."""
+    """Return whether a config or a report can hold a file's name, which may be bytes that are not valid UTF-8."""
     return "\0" not in name and all(not "\ud800" <= character <= "\udfff" for character in name)
 
 
-def _look_into(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the folders in a folder, in the order of their names, and the pictures that lie beside them."""
+def _list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """Return the folders in a folder, sorted by name, and the images that lie beside them."""
     try:
         found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
     except FileNotFoundError:
         raise DatasetError(f"{printable(str(folder))}: no such folder") from None
     except OSError as error:
         raise DatasetError(f"{printable(str(folder))} cannot be read: {error.strerror}") from error
-    return (
-        [path for path in found if path.is_dir()],
-        [str(path) for path in found if path.name.lower().endswith(SUFFIXES) and path.is_file()],
-    )
+    images = [str(path) for path in found if path.name.lower().endswith(SUFFIXES) and path.is_file()]
+    return [path for path in found if path.is_dir()], images
 
 
-def _check_classes(root: Path, class_names: tuple[str, ...]) -> None:
+def _check_class_names(root: Path, class_names: tuple[str, ...]) -> None:
+    name = printable(str(root))
     if len(class_names) < 2:
-        held = f"only {printable(class_names[0])}" if class_names else "none"
-        raise DatasetError(
-            f"{printable(str(root))} must hold a folder of pictures for each of two classes or more, and has {held}"
-        )
+        found = f"only {printable(class_names[0])}" if class_names else "none"
+        raise DatasetError(f"{name} must hold a folder of images for each of at least two classes; found {found}")
     if len(class_names) > MOST_CLASSES:
-        raise DatasetError(f"{printable(str(root))} has {len(class_names):,} classes, more than {MOST_CLASSES:,}")
-    for name in class_names:
-        if not is_text(name):
-            raise DatasetError(f"{printable(str(root / name))}: the folder's name is no text; rename it")
-
-
-def _listed(folders: list[Path]) -> str:
-    return ", ".join(printable(folder.name) for folder in folders)
+        raise DatasetError(f"{name} has {len(class_names):,} classes, more than {MOST_CLASSES:,}")
+    if odd := next((class_name for class_name in class_names if not is_text(class_name)), None):
+        raise DatasetError(f"{printable(str(root / odd))}: the folder's name is not text; rename it")

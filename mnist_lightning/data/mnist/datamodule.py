@@ -1,53 +1,54 @@
-"""MNISTDataModule: the files of MNIST or its family, cut into training, validation and test, and their loaders."""
+"""MNISTDataModule: MNIST and related data sets, split into training, validation and test images."""
 
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_lightning.data.augmentation import Augmentation
+from mnist_lightning.data.datamodule import ClassificationDataModule, Samples
 from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.mnist import fetch
 from mnist_lightning.data.mnist.registry import DATASETS, DatasetName
-from mnist_lightning.data.sharing import served_by
 from mnist_lightning.data.statistics import mean_and_std
 from mnist_lightning.errors import ConfigError, DatasetError, require_at_least
 
 
-class MNISTDataModule(LightningDataModule):
-    """MNIST or one of its family in memory: of MNIST 55,000 images to train on, 5,000 to validate on, 10,000 to test.
+class MNISTDataModule(ClassificationDataModule):
+    """MNIST or a related data set in memory: for MNIST, 55,000 training, 5,000 validation and 10,000 test images.
 
     Validation images are cut from the training file; the test file is read for testing only. Images are upright and
-    labels count from 0, whatever the files have. Where mean and standard deviation of the training images are not
-    known beforehand (KMNIST, EMNIST and QMNIST), they are computed from the training file.
+    labels count from 0, whatever the files hold. Mean and standard deviation are known for MNIST and Fashion-MNIST, and
+    computed from the training file for the others.
 
     Args:
-        data_dir: Folder of the data; MNIST's files go to `<data_dir>/MNIST/raw`, where torchvision looks too.
-        batch_size: Training images a step (on each process), at least 1.
-        val_size: Images cut from the training file for validation; 0 trains on every image.
+        data_dir: Folder of the data, created if missing; MNIST's four files go to `<data_dir>/MNIST/raw`, where
+            torchvision looks too.
+        batch_size: Training images in a batch (on each process), at least 1.
+        val_size: Number of images cut from the training file for validation, at least 0; 0 trains on every image and
+            validates on none.
         split_seed: Seed of that cut, at least 0; keep it fixed to compare runs on the same validation images.
-        dataset: Which of the family. `emnist_balanced` has digits and letters in 47 classes, `emnist_letters` 26
-            letters, `emnist_byclass` 10 digits, 26 capitals and 26 small letters.
-        source: Where missing files come from: `download` (https mirrors only), `bundled` (MNIST's copy in the package
-            only), `auto` (mirrors, then that copy) or `files` (your own IDX files, taken as they are).
-        mirrors: https addresses of folders that hold the four `.gz` files (or EMNIST's `gzip.zip`), tried in this
-            order in place of the known ones.
-        rotation: Degrees by which each training image is turned at most, in [0, 180); like the amounts below, drawn
-            anew for every image and epoch, uniformly between its negative and itself, and 0 for none.
-        scale: Share by which a training image grows or shrinks, height and width each by its own draw, in [0, 1).
-        shear: Degrees by which a training image is slanted, in [0, 90).
-        shift: Pixels by which a training image is moved in each direction, at least 0.
+        dataset: The data set. `emnist_balanced` has digits and letters in 47 classes, `emnist_letters` 26 letters,
+            `emnist_byclass` 10 digits, 26 capital and 26 small letters.
+        source: Where missing files come from: `download` (https mirrors only), `bundled` (the copy of MNIST in this
+            package only), `auto` (mirrors first, then that copy) or `files` (your own IDX files, used as they are).
+        mirrors: https addresses of folders that hold the four `.gz` files (or EMNIST's `gzip.zip`), tried in this order
+            instead of the known mirrors.
+        rotation: Largest angle, in degrees, by which a training image is rotated, in [0, 180). This and the amounts
+            below are drawn anew for every image and epoch, uniformly between minus and plus the value; 0 switches one
+            off.
+        scale: Largest fraction by which a training image grows or shrinks, height and width each by its own draw, in
+            [0, 1).
+        shear: Largest angle, in degrees, by which a training image is slanted, in [0, 90).
+        shift: Largest distance, in pixels, by which a training image is moved in each direction, at least 0.
         elastic: Standard deviation, in pixels, of a smooth random bending of training images, at least 0.
-        seed: Seed of the order of training images and of their augmentation, at least 0. On the command line it is
+        seed: Seed of the order of training images and of their augmentation, at least 0. The command line sets it to
             `seed_everything`.
 
     Raises:
-        ConfigError: If a number is out of range, or there is no such data set.
+        ConfigError: If a number is out of range, or the data set is unknown.
     """
 
     def __init__(
@@ -66,66 +67,61 @@ class MNISTDataModule(LightningDataModule):
         elastic: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        augmentation = Augmentation(rotation, scale, shear, shift, elastic)
+        super().__init__(batch_size=batch_size, split_seed=split_seed, seed=seed, augmentation=augmentation)
         if dataset not in DATASETS:
             raise ConfigError(f"data.dataset must be one of {', '.join(DATASETS)}, got {dataset}")
-        require_at_least(1, "data.batch_size", batch_size)
         require_at_least(0, "data.val_size", val_size)
-        require_at_least(0, "data.split_seed", split_seed)
-        require_at_least(0, "seed", seed)
-        try:
-            self.augmentation = Augmentation(rotation, scale, shear, shift, elastic)
-        except ValueError as error:
-            raise ConfigError(f"data.{error}") from error
         self.dataset = DATASETS[dataset]
-        self.folder = Path(data_dir) / self.dataset.folder / "raw"
         self.data_dir = Path(data_dir)
-        self.batch_size = batch_size
+        self.folder = self.data_dir / self.dataset.folder / "raw"
         self.val_size = val_size
-        self.split_seed = split_seed
-        self.source = source
-        self.mirrors = mirrors
-        self.seed = seed
+        self.source, self.mirrors = source, mirrors
+        self._schema: ImageSchema | None = None
         # Not to the logger: it gets one table of hyper-parameters, written at the end of the run.
         self.save_hyperparameters(logger=False)
 
     @property
-    def model_options(self) -> dict[str, int]:
-        """The arguments of a model that are the data's to say."""
-        return {"num_classes": len(self.dataset.class_names), "in_channels": 1, "image_size": SIDE}
+    def schema(self) -> ImageSchema:
+        """Size, normalisation and classes; reads the training file if mean and standard deviation are not known."""
+        if self._schema is None:
+            mean, std = self.dataset.statistics or mean_and_std(fetch.read_split(self.dataset, self.folder, "train")[0])
+            self._schema = ImageSchema(SIDE, SIDE, mean, std, self.dataset.class_names)
+        return self._schema
 
-    def prepare_data(self) -> None:
-        """Put the four files into the data folder, once a machine."""
-        fetch.fetch(self.dataset, self.data_dir, source=self.source, mirrors=self.mirrors)
+    @property
+    def model_arguments(self) -> dict[str, int]:
+        """Model arguments determined by the data."""
+        return {"num_classes": len(self.dataset.class_names), "in_channels": 1, "image_size": SIDE}
 
     @property
     def files(self) -> list[Path]:
         """The files that images and labels are read from."""
         return [self.folder / file.name for file in self.dataset.files]
 
-    @cached_property
-    def schema(self) -> ImageSchema:
-        """The form of the images, and their class names; reads the training file where mean and std are not known."""
-        mean, std = self.dataset.statistics or mean_and_std(fetch.read_train(self.dataset, self.folder)[0])
-        return ImageSchema(SIDE, SIDE, mean, std, self.dataset.class_names)
-
     def restore(self, inputs: object) -> None:
-        """Normalise the images as a trained network expects them, if it was trained on this data set.
+        """Normalise the images as a trained network expects them, if its classes are those of this data set.
 
         Args:
-            inputs: What its checkpoint holds of that name.
+            inputs: The entry `inputs` of its checkpoint.
         """
         schema = read_schema({"inputs": inputs})
         if schema and schema.class_names == self.dataset.class_names:
-            self.schema = schema
+            self._schema = schema
+
+    def prepare_data(self) -> None:
+        """Put the four files into the data folder, once a machine."""
+        fetch.fetch(self.dataset, self.data_dir, source=self.source, mirrors=self.mirrors)
 
     def setup(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
         if stage in ("fit", "validate"):
-            self.train_file = self._tensors("train", *fetch.read_train(self.dataset, self.folder))
-            self.train_indices, self.val_indices = self.split(len(self.train_file[1]))
+            images, labels = self._read("train")
+            train, val = self.split(len(labels))
+            self._splits |= {"train": Samples(images, labels, train), "val": Samples(images, labels, val)}
         if stage == "test":
-            self.test_file = self._tensors("test", *fetch.read_test(self.dataset, self.folder))
+            images, labels = self._read("test")
+            self._splits["test"] = Samples(images, labels, torch.arange(len(labels)))
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
         """Return int64 indices of the training and the validation images among `count`, each in ascending order.
@@ -141,48 +137,13 @@ class MNISTDataModule(LightningDataModule):
         train, val = np.sort(shuffled[self.val_size :]), np.sort(shuffled[: self.val_size])
         return torch.from_numpy(train), torch.from_numpy(val)
 
-    def train_dataloader(self) -> BatchLoader:
-        """Serve the training images, shuffled and augmented by (seed, epoch)."""
-        return self._loader(
-            self.train_file,
-            self.train_indices,
-            self.batch_size,
-            shuffle_seed=self.seed,
-            augmentation=self.augmentation or None,
-        )
-
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """Serve the validation images in file order; nothing when there are none."""
-        return self._loader(self.train_file, self.val_indices, self.schema.eval_batch_size) if self.val_size else []
+        """Serve the validation images in file order; an empty list if there are none."""
+        return super().val_dataloader() if self.val_size else []
 
-    def test_dataloader(self) -> BatchLoader:
-        """Serve every test image, in file order."""
-        return self._loader(self.test_file, None, self.schema.eval_batch_size)
-
-    def _tensors(self, split: str, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _read(self, split: fetch.Split) -> tuple[Tensor, Tensor]:
+        images, labels = fetch.read_split(self.dataset, self.folder, split)
         if images.shape[1:] != (SIDE, SIDE):
             size = f"{images.shape[1]}×{images.shape[2]}"
             raise DatasetError(f"{self.folder}: {split} images are {size} pixels, the network takes {SIDE}×{SIDE}")
         return torch.from_numpy(images), torch.from_numpy(labels)
-
-    def _loader(
-        self,
-        file: tuple[Tensor, Tensor],
-        indices: Tensor | None,
-        batch_size: int,
-        *,
-        shuffle_seed: int | None = None,
-        augmentation: Augmentation | None = None,
-    ) -> BatchLoader:
-        images, labels = file
-        return BatchLoader(
-            images,
-            labels,
-            indices=indices,
-            batch_size=batch_size,
-            mean=self.schema.mean,
-            std=self.schema.std,
-            shuffle_seed=shuffle_seed,
-            augmentation=augmentation,
-            **served_by(self.trainer, len(labels if indices is None else indices), batch_size, shuffle_seed),
-        )

@@ -1,9 +1,10 @@
-"""Where data files come from: the data folder itself, the mirrors, the bundled copy.
+"""Put the four files of a data set in place: from the data folder itself, from mirrors, or from the bundled copy.
 
-What it leaves in the folder is what was published or, where no checksum is known of that, what its format demands.
+What it leaves in the folder has the published checksum or, if none is known, the published format.
 """
 
 import gzip
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from io import BufferedReader
@@ -15,24 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_lightning.console import print_stderr
-from mnist_lightning.data.mnist import idx
+from mnist_lightning.data.mnist import idx, raw_files
 from mnist_lightning.data.mnist.download import ContentError, MirrorError, download
-from mnist_lightning.data.mnist.raw_files import (
-    NOT_GZIP,
-    difference,
-    identity,
-    keep_aside,
-    remove_stale_parts,
-    save,
-    unpack,
-    unpack_file,
-)
 from mnist_lightning.data.mnist.registry import Archive, DatasetSource, RawFile
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
 
 Source = Literal["auto", "download", "bundled", "files"]
+Split = Literal["train", "test"]
 
-PACKED_EXTRA_BYTES = 1 << 16  # by how much a packed file may exceed the unpacked one: gzip adds far less
+PACKED_EXTRA_BYTES = 1 << 16  # by which a packed file may exceed the unpacked one: gzip adds far less
 
 
 def fetch(
@@ -40,26 +32,25 @@ def fetch(
 ) -> Path:
     """Make sure that the four files of a data set are in their folder, unpacked and verified.
 
-    Files that are there and right are used: those of the published SHA-256 or, where none is known, those that are
-    what their format demands. Files whose dimensions are not the published ones are somebody's own: all four are then
-    used as they are. Any other file of a known SHA-256 is damaged: it is kept under another name and replaced. Any
-    number of processes may do this at once, without locks: a file appears under its name whole and verified, or not at
-    all.
+    A file in the folder is used if it has the published SHA-256 or, if that is unknown, the published format. If the
+    dimensions in a header are not the published ones, the data are the user's own: all four files are used as they
+    are. Any other file is damaged: it is kept under another name and replaced. Any number of processes may call this at
+    once, without locks, because a file appears under its name whole and verified.
 
     Args:
         dataset: What to fetch.
         data_dir: The folder of all data sets; created if missing.
         source: Where missing files come from: `download` (mirrors only), `bundled` (the bundled copy only), `auto`
-            (mirrors, then the bundled copy) or `files` (nowhere: the files there are somebody's own).
-        mirrors: https addresses to use in place of the data set's own.
+            (mirrors, then the bundled copy) or `files` (nowhere: the files are the user's own).
+        mirrors: https addresses to use instead of the known mirrors.
 
     Returns:
         The folder that holds the four files: `<data_dir>/<folder>/raw`.
 
     Raises:
-        ConfigError: A mirror is not an https address, or there is no bundled copy to use.
-        DatasetError: A file cannot be had, or one of no known SHA-256 is not what it should be.
-        StorageError: The folder, or a file in it, cannot be read or written.
+        ConfigError: If a mirror is not an https address, or there is no bundled copy.
+        DatasetError: If a file is not available, or its SHA-256 is unknown and its format is not the published one.
+        StorageError: If the folder, or a file in it, cannot be read or written.
     """
     supply = _Supply(dataset, source, dataset.mirrors if mirrors is None else mirrors)
     folder = Path(data_dir) / dataset.folder / "raw"
@@ -69,73 +60,58 @@ def fetch(
             print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
             _unpack_own(dataset, folder)
-            _check(dataset, folder)
+            _check_format(dataset, folder)
             return folder
         if missing := [file for file in dataset.files if _fault(folder / file.name, file)]:
             folder.mkdir(parents=True, exist_ok=True)
-            remove_stale_parts(folder, [file.name for file in missing])
+            raw_files.remove_stale_parts(folder, [file.name for file in missing])
             for file in missing:
                 _complete(folder, file, supply)
         if not all(file.sha256 for file in dataset.files):
-            _check(dataset, folder)
+            _check_format(dataset, folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read or written: {error}") from error
     return folder
 
 
-def read_train(dataset: DatasetSource, folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the training images, upright uint8 (N, H, W) mapped from the file, and their labels from 0, int64 (N,).
+def read_split(dataset: DatasetSource, folder: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the images of a split, upright uint8 (N, H, W) mapped from the file, and labels from 0, int64 (N,).
 
     Raises:
-        DatasetError: A file is missing, or not what it should be.
+        DatasetError: If a file is missing, or its format is not the published one.
     """
-    return _read_split(dataset, folder, *dataset.files[:2])
-
-
-def read_test(dataset: DatasetSource, folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the test images and their labels, as `read_train` does.
-
-    Raises:
-        DatasetError: A file is missing, or not what it should be.
-    """
-    return _read_split(dataset, folder, *dataset.files[2:])
-
-
-def _read_split(
-    dataset: DatasetSource, folder: Path, images_file: RawFile, labels_file: RawFile
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    images, labels = idx.read_split(
-        folder / images_file.name,
-        folder / labels_file.name,
+    images, labels = dataset.files[:2] if split == "train" else dataset.files[2:]
+    pixels, numbers = idx.read_split(
+        folder / images.name,
+        folder / labels.name,
         len(dataset.class_names),
         first_label=dataset.first_label,
-        labels_type=labels_file.item_type,
+        labels_type=labels.item_type,
     )
-    return upright(dataset, images), labels
+    return upright(dataset, pixels), numbers
 
 
 def upright(dataset: DatasetSource, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images (N, H, W) of a data set's file as a person would look at them."""
+    """Return images (N, H, W) of a data set's file as a person looks at them."""
     return images.transpose(0, 2, 1) if dataset.transposed else images
 
 
 def _complete(folder: Path, file: RawFile, supply: "_Supply") -> None:
-    """Put one file in place: unpacked from a `.gz` beside it if that is the right one, else from the supply."""
+    """Put one file in place: unpacked from a `.gz` beside it if that is intact, else from the supply."""
     raw, packed = folder / file.name, folder / f"{file.name}.gz"
-    seen = identity(raw)
-    if seen and (fault := _fault(raw, file)):
-        keep_aside(raw, seen, fault)
+    if (seen := raw_files.identity(raw)) and (fault := _fault(raw, file)):
+        raw_files.keep_aside(raw, seen, fault)
     if raw.exists():  # another process was faster
         return
-    seen = identity(packed)
+    seen = raw_files.identity(packed)
     if seen and packed.is_file():
         try:
-            unpack_file(packed, raw, file.size, file.digest)
+            raw_files.unpack_file(packed, raw, file.size, file.digest)
             return
         except FileNotFoundError:  # another process found it damaged
             pass
         except ContentError as error:
-            keep_aside(packed, seen, str(error))
+            raw_files.keep_aside(packed, seen, str(error))
     supply.put(file, raw)
 
 
@@ -144,7 +120,7 @@ class _Supply:
 
     def __init__(self, dataset: DatasetSource, source: Source, mirrors: Sequence[str]) -> None:
         for mirror in mirrors:
-            if not _is_https(mirror):
+            if not re.match(r"https://[\w.-]+", mirror):
                 raise ConfigError(f"mirrors must be https addresses, got {mirror!r}")
         if source == "bundled" and dataset.bundled is None:
             raise ConfigError(f"source 'bundled': there is no bundled copy of {dataset.folder}; 'auto' downloads it")
@@ -156,17 +132,18 @@ class _Supply:
 
     def put(self, file: RawFile, target: Path) -> None:
         """Publish one file under its name, from the first place that delivers it."""
-        if archive := self.dataset.archive:
-            self._put_from_archive(archive, file, target)
-            return
-        if self._download(
+        if self.dataset.archive:
+            self._put_from_archive(self.dataset.archive, file, target)
+        elif not self._download(
             f"{file.name}.gz",
-            lambda body: unpack(body, target, file.size, file.digest, file.packed),
+            lambda body: raw_files.unpack(body, target, file.size, file.digest, file.packed),
             file.size + PACKED_EXTRA_BYTES,
         ):
-            return
+            self._put_bundled(file, target)
+
+    def _put_bundled(self, file: RawFile, target: Path) -> None:
         if self.bundled is None:
-            raise DatasetError(self._recipe(target.parent))
+            raise DatasetError(self._instructions(target.parent))
         if not self.silent:
             reasons = "; ".join(f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items())
             print_stderr(
@@ -175,23 +152,22 @@ class _Supply:
             self.silent, self.mirrors = True, []
         packed = self.bundled / f"{file.name}.gz"
         try:
-            unpack_file(packed, target, file.size, file.digest)
+            raw_files.unpack_file(packed, target, file.size, file.digest)
         except (FileNotFoundError, ContentError) as error:
             raise DatasetError(f"{packed}: the bundled copy is damaged: {error}; install the package again") from error
 
     def _put_from_archive(self, archive: Archive, file: RawFile, target: Path) -> None:
-        """Unpack one file from the archive, which stays in the folder: it holds other data sets too."""
+        """Unpack one file from the archive, which stays in the folder because it holds other data sets too."""
         path = target.with_name(archive.name)
-        remove_stale_parts(path.parent, [path.name])
-        seen = identity(path)
-        if seen and (fault := difference(path, archive.size, archive.digest)):
-            keep_aside(path, seen, fault)
+        raw_files.remove_stale_parts(path.parent, [path.name])
+        if (seen := raw_files.identity(path)) and (fault := raw_files.difference(path, archive.size, archive.digest)):
+            raw_files.keep_aside(path, seen, fault)
         if not path.exists() and not self._download(
-            archive.name, lambda body: save(body, path, archive.size, archive.digest), archive.size
+            archive.name, lambda body: raw_files.publish(body, path, archive.size, archive.digest), archive.size
         ):
-            raise DatasetError(self._recipe(path.parent))
+            raise DatasetError(self._instructions(path.parent))
         with zipfile.ZipFile(path) as members, members.open(f"{archive.folder}/{file.name}.gz") as packed:
-            unpack(packed, target, file.size, file.digest)
+            raw_files.unpack(packed, target, file.size, file.digest)
 
     def _download(self, name: str, take: Callable[[BufferedReader], None], max_bytes: int) -> bool:
         for mirror in list(self.mirrors):
@@ -205,7 +181,7 @@ class _Supply:
                     self.mirrors.remove(mirror)
         return False
 
-    def _recipe(self, folder: Path) -> str:
+    def _instructions(self, folder: Path) -> str:
         tried = "".join(f"\n  {url}: {fault}" for url, fault in self.faults.items()) or " no mirrors given"
         names = ", ".join(f"{file.name}.gz" for file in self.dataset.files)
         archive = f", or {self.dataset.archive.name} with all of them," if self.dataset.archive else ""
@@ -216,31 +192,23 @@ class _Supply:
         )
 
 
-def _is_https(address: str) -> bool:
-    try:
-        return urlsplit(address).scheme == "https" and bool(urlsplit(address).hostname)
-    except ValueError:
-        return False
-
-
 def _unpack_own(dataset: DatasetSource, folder: Path) -> None:
-    """See that somebody's own four files are there, and unpack them where needed."""
+    """Check that the user's own four files are there, and unpack those that are packed."""
     paths = [folder / file.name for file in dataset.files]
     for path, file in zip(paths, dataset.files, strict=True):
-        placed = _placed(path)
-        if placed is None:
+        found = _raw_or_packed(path)
+        if found is None:
             raise DatasetError(f"{path}: missing; your own data needs all four: {', '.join(p.name for p in paths)}")
-        if placed != path:
+        if found != path:
             try:
-                unpack_file(placed, path, idx.file_size(_shape(placed, file), file.item_type))
+                raw_files.unpack_file(found, path, idx.file_size(_shape(found, file), file.item_type))
             except ContentError as error:
-                raise DatasetError(f"{placed}: {error}") from error
+                raise DatasetError(f"{found}: {error}") from error
 
 
-def _check(dataset: DatasetSource, folder: Path) -> None:
-    """Check by their format that the four files are two splits of one data set."""
-    train_images, _ = read_train(dataset, folder)
-    test_images, _ = read_test(dataset, folder)
+def _check_format(dataset: DatasetSource, folder: Path) -> None:
+    """Check that the four files are valid IDX files of one size of images."""
+    (train_images, _), (test_images, _) = (read_split(dataset, folder, split) for split in ("train", "test"))
     train_size, test_size = train_images.shape[1:], test_images.shape[1:]
     if train_size != test_size:
         path, train_name = folder / dataset.files[2].name, dataset.files[0].name
@@ -248,20 +216,20 @@ def _check(dataset: DatasetSource, folder: Path) -> None:
 
 
 def _is_own(folder: Path, file: RawFile) -> bool:
-    """Tell a data set of somebody's own by its readable header with other dimensions, and its other size."""
-    path = _placed(folder / file.name)
+    """Return whether a file is the user's own: a readable header with other dimensions, and another size."""
+    path = _raw_or_packed(folder / file.name)
     if path is None:
         return False
     try:
         shape = _shape(path, file)
         size = idx.file_size(shape, file.item_type) if path.suffix == ".gz" else path.stat().st_size
-    except (DatasetError, FileNotFoundError):  # the latter when another process has just kept a damaged file aside
+    except (DatasetError, FileNotFoundError):  # the latter if another process has just kept a damaged file aside
         return False
     return shape != file.shape and size != file.size
 
 
-def _placed(path: Path) -> Path | None:
-    """Return the file under this name if there is one, else the `.gz` beside it, else nothing."""
+def _raw_or_packed(path: Path) -> Path | None:
+    """Return the file under this name if there is one, else the `.gz` beside it, else None."""
     candidates = (path, path.with_name(f"{path.name}.gz"))
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
@@ -272,12 +240,12 @@ def _shape(path: Path, file: RawFile) -> tuple[int, ...]:
     try:
         with gzip.open(path) as unpacked:
             return idx.parse_header(unpacked, path, file.item_type)
-    except NOT_GZIP as error:
-        raise DatasetError(f"{path}: not a whole gzip file: {error}") from error
+    except raw_files.NOT_GZIP as error:
+        raise DatasetError(f"{path}: not a complete gzip file: {error}") from error
 
 
 def _fault(path: Path, file: RawFile) -> str:
-    """Say why a file is to be fetched, nothing if it is not: where its SHA-256 is not known, `_check` judges it."""
+    """Return why a file has to be fetched, or an empty string; without a SHA-256, `_check_format` checks it."""
     if file.digest:
-        return difference(path, file.size, file.digest)
+        return raw_files.difference(path, file.size, file.digest)
     return "" if path.is_file() else "not a file"

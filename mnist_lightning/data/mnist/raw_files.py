@@ -1,4 +1,4 @@
-"""One data file on disk: is it the right one, how does it appear whole, and where does a damaged one go.
+"""Data files on disk: check their content, make them appear whole, keep damaged ones aside.
 
 A digest is written with its algorithm: `sha256:…` or `md5:…`.
 """
@@ -14,38 +14,33 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
 from mnist_lightning.console import print_stderr
 from mnist_lightning.data.mnist.download import ContentError
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 CHUNK_BYTES = 1 << 20
-NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # what Python raises for a file that is not gzip, or not all of it
-STALE_PART_S = 3600  # a part file that old belongs to no download that is still running
+NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)  # raised for a file that is not gzip, or truncated
+STALE_PART_S = 3600  # an older part file does not belong to a running download
 ALGORITHMS = {"sha256": "SHA-256", "md5": "MD5"}
 
 
 def difference(path: Path, size: int, digest: str) -> str:
-    """Say how a file differs from one of this size and digest; nothing when it does not."""
+    """Return how a file differs from the expected size and digest; an empty string if it does not."""
     if not path.is_file():
         return "not a file"
-    algorithm, _, wanted = digest.partition(":")
     try:
         with open(path, "rb") as raw:
             found_size = os.fstat(raw.fileno()).st_size
             if found_size != size:
                 return f"{found_size} bytes instead of {size}"
-            found = hashlib.file_digest(raw, algorithm).hexdigest()
+            return _digest_difference(hashlib.file_digest(raw, _algorithm(digest)).hexdigest(), digest)
     except FileNotFoundError:
         return "kept aside by another process"
-    return "" if found == wanted else _other_digest(algorithm, found, wanted)
 
 
 def identity(path: Path) -> os.stat_result | None:
-    """Return what tells a file from another of the same name; nothing where there is none."""
+    """Return what distinguishes a file from another of the same name; None if there is no file."""
     try:
         return os.lstat(path)
     except FileNotFoundError:
@@ -53,7 +48,7 @@ def identity(path: Path) -> os.stat_result | None:
 
 
 def keep_aside(path: Path, seen: os.stat_result, reason: str) -> None:
-    """Rename a damaged file; `seen` is its identity from before it was judged."""
+    """Rename a damaged file; `seen` is its identity from before it was checked."""
     names = (f"{path.name}.damaged{suffix}" for suffix in chain([""], (f"-{n}" for n in count(1))))
     aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
     with suppress(FileNotFoundError):  # another process was faster
@@ -61,7 +56,7 @@ def keep_aside(path: Path, seen: os.stat_result, reason: str) -> None:
         if os.path.samestat(seen, os.lstat(aside)):
             print_stderr(f"{path} is damaged ({reason}): kept as {aside.name}, fetching the file again")
         else:
-            os.replace(aside, path)  # what another process had just published
+            os.replace(aside, path)  # the file that another process has just published
 
 
 def unpack_file(packed_path: Path, target: Path, size: int, digest: str | None = None) -> None:
@@ -73,87 +68,70 @@ def unpack_file(packed_path: Path, target: Path, size: int, digest: str | None =
 def unpack(
     packed: IO[bytes], target: Path, size: int, digest: str | None = None, packed_digest: str | None = None
 ) -> None:
-    """Unpack gzip into a file which appears under its name whole.
+    """Unpack gzip into a file that appears under its name whole.
 
     Args:
         packed: The gzip file.
         target: The file to make.
-        size: Bytes that it must have.
+        size: The size that it must have, in bytes.
         digest: Digest of these bytes, if it is known.
-        packed_digest: Digest of the gzip file, if it is known.
+        packed_digest: Digest of the gzip file, if it is known; the file is then read into memory.
 
     Raises:
-        ContentError: It is not a gzip file, or another one.
+        ContentError: If it is not a gzip file, or not the one expected.
     """
+    if packed_digest:
+        packed = io.BytesIO(packed.read())
+        _check_digest(hashlib.file_digest(packed, _algorithm(packed_digest)).hexdigest(), packed_digest)
+        packed.seek(0)
     try:
-        with gzip.GzipFile(fileobj=_checked(packed, packed_digest, "its"), mode="rb") as unpacked:
-            publish(_checked(cast(IO[bytes], unpacked), digest, "unpacked, its"), target, size)
+        with gzip.GzipFile(fileobj=packed, mode="rb") as unpacked:
+            publish(cast(IO[bytes], unpacked), target, size, digest)
     except NOT_GZIP as error:
-        raise ContentError(f"not a whole gzip file: {error}") from error
+        raise ContentError(f"not a complete gzip file: {error}") from error
 
 
-def save(source: IO[bytes], target: Path, size: int, digest: str) -> None:
-    """Save a stream as a file which appears under its name whole.
-
-    Raises:
-        ContentError: The bytes are not those of this size and digest.
-    """
-    publish(_checked(source, digest, "its"), target, size)
-
-
-def publish(source: IO[bytes], target: Path, size: int) -> None:
-    """Write exactly `size` bytes, up to the end of a stream, into a file which appears under its name whole.
+def publish(source: IO[bytes], target: Path, size: int, digest: str | None = None) -> None:
+    """Write a stream into a file that appears under its name whole, and only with the expected content.
 
     Raises:
-        ContentError: There are more bytes, or fewer.
+        ContentError: If the stream does not have exactly `size` bytes, or another digest.
     """
     part = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    written = 0
+    written, found = 0, hashlib.new(_algorithm(digest), usedforsecurity=False)
     try:
         with open(part, "xb") as out:
             while chunk := source.read(min(CHUNK_BYTES, size + 1 - written)):
                 written += out.write(chunk)
+                found.update(chunk)
             out.flush()
             os.fsync(out.fileno())
         if written != size:
-            raise ContentError(f"unpacks to {'more' if written > size else 'fewer'} than {size} bytes")
+            raise ContentError(f"holds {'more' if written > size else 'fewer'} than {size} bytes")
+        if digest:
+            _check_digest(found.hexdigest(), digest)
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def remove_stale_parts(folder: Path, names: Iterable[str]) -> None:
-    """Remove what processes that were killed have left behind of files of these names."""
+    """Remove parts of files of these names that killed processes have left behind."""
     for part in (part for name in names for part in folder.glob(f"{name}.*.part")):
         with suppress(FileNotFoundError):
             if time.time() - part.stat().st_mtime > STALE_PART_S:
                 part.unlink()
 
 
-class _Checked(io.RawIOBase):
-    """A stream whose end is reached only if its bytes have the digest that they should have."""
-
-    def __init__(self, source: IO[bytes], digest: str, subject: str) -> None:
-        self._source, self._subject = source, subject
-        self._algorithm, _, self._wanted = digest.partition(":")
-        self._digest = hashlib.new(self._algorithm, usedforsecurity=False)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        chunk = self._source.read(len(view))
-        self._digest.update(chunk)
-        if not chunk and len(view) and (found := self._digest.hexdigest()) != self._wanted:
-            raise ContentError(f"{self._subject} {_other_digest(self._algorithm, found, self._wanted)}")
-        view[: len(chunk)] = chunk
-        return len(chunk)
+def _algorithm(digest: str | None) -> str:
+    return digest.partition(":")[0] if digest else "sha256"
 
 
-def _checked(source: IO[bytes], digest: str | None, subject: str) -> IO[bytes]:
-    return io.BufferedReader(_Checked(source, digest, subject)) if digest else source
+def _check_digest(found: str, wanted: str) -> None:
+    if fault := _digest_difference(found, wanted):
+        raise ContentError(fault)
 
 
-def _other_digest(algorithm: str, found: str, wanted: str) -> str:
-    return f"{ALGORITHMS[algorithm]} is {found[:8]}... instead of {wanted[:8]}..."
+def _digest_difference(found: str, digest: str) -> str:
+    algorithm, _, wanted = digest.partition(":")
+    return "" if found == wanted else f"{ALGORITHMS[algorithm]} is {found[:8]}... instead of {wanted[:8]}..."

@@ -1,17 +1,17 @@
-"""MNIST and its family: what each data set consists of, and where it can be had.
+"""The registry of MNIST and related data sets: the files of each, their checksums and where to get them.
 
-Checksums are those of the files themselves where the files were at hand: MNIST's, and Fashion-MNIST's from Debian's
-package dataset-fashion-mnist. The others are of what the mirrors serve: KMNIST's and EMNIST's SHA-256, as TensorFlow
-Datasets 4.9 lists them, and QMNIST's MD5, as torchvision 0.29 lists them, which finds damage but no forgery.
+Checksums of MNIST are those of its files, and of Fashion-MNIST those of the files in Debian's package
+dataset-fashion-mnist. The others are of what the mirrors serve: SHA-256 for KMNIST and EMNIST, as TensorFlow Datasets
+4.9 lists them, and MD5 for QMNIST, as torchvision 0.29 lists them, which detects corruption but not forgery.
 """
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mnist_lightning.data.image_schema import MNIST_SCHEMA
+from mnist_lightning.data.image_schema import MNIST_SCHEMA, SIDE
 from mnist_lightning.data.mnist import idx
 
 DatasetName = Literal[
@@ -33,9 +33,9 @@ class RawFile:
     Args:
         name: The file name, without `.gz`.
         shape: The dimensions in its header.
-        sha256: Digest of its bytes, in hexadecimal; None where it is not known.
-        packed: Digest of `<name>.gz` as mirrors serve it, `sha256:…` or `md5:…`; None where the one above, or an
-            archive's, says enough.
+        sha256: SHA-256 of its bytes, in hexadecimal; None if unknown.
+        packed: Digest of `<name>.gz` as mirrors serve it, `sha256:…` or `md5:…`; None if `sha256` or the checksum of
+            an archive makes it unnecessary.
     """
 
     name: str
@@ -45,28 +45,28 @@ class RawFile:
 
     @property
     def digest(self) -> str | None:
-        """The digest of its bytes with its algorithm, if it is known."""
+        """The digest of its bytes, `sha256:…`, if it is known."""
         return f"sha256:{self.sha256}" if self.sha256 else None
 
     @property
     def item_type(self) -> int:
-        """The type of its items, which published names end in."""
+        """The IDX type of its items, which the end of its name gives away."""
         return idx.INT if self.name.endswith("-int") else idx.UNSIGNED_BYTE
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Its size in bytes."""
         return idx.file_size(self.shape, self.item_type)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file that holds a data set's files, each as `<folder>/<name>.gz`.
+    """A zip file that holds the files of several data sets, each as `<folder>/<name>.gz`.
 
     Args:
         name: Its name.
-        size: Bytes.
-        digest: Digest of these bytes, `sha256:…`.
+        size: Its size in bytes.
+        digest: Digest of its bytes, `sha256:…`.
         folder: The folder inside it.
     """
 
@@ -76,26 +76,28 @@ class Archive:
     folder: str
 
 
+Files = tuple[RawFile, RawFile, RawFile, RawFile]
+
+
 @dataclass(frozen=True)
 class DatasetSource:
-    """A data set of four files, and where they can be had.
+    """A data set of four files, and where to get them.
 
     Args:
         folder: The folder inside `data_dir`, torchvision's name for the data set.
         files: Training images, training labels, test images, test labels.
         mirrors: https addresses of folders that hold the four `.gz` files or the archive, in the order to try them.
         class_names: The name of each class, by label.
-        statistics: Mean and standard deviation of the pixels of the training images, scaled to [0, 1]; None where no
-            files were at hand to compute them from.
-        first_label: What the first class is called in the files.
+        statistics: Mean and standard deviation of the pixels of the training images, scaled to [0, 1]; None if unknown.
+        first_label: The label of the first class in the files.
         transposed: Whether rows and columns of the images are exchanged in the files.
-        made_as_mnist: Whether its images were made of scans in MNIST's way, which is how `data.pictures` makes them.
-        archive: What the mirrors serve in place of the four files, if they do.
-        bundled: A folder on this machine that holds the files, if there is one.
+        made_as_mnist: Whether its images were made from scans in MNIST's way, as `predict` prepares images.
+        archive: The archive that mirrors serve instead of the four files.
+        bundled: A folder in this package that holds the files.
     """
 
     folder: str
-    files: tuple[RawFile, RawFile, RawFile, RawFile]
+    files: Files
     mirrors: tuple[str, ...]
     class_names: tuple[str, ...]
     statistics: tuple[float, float] | None = None
@@ -106,30 +108,38 @@ class DatasetSource:
     bundled: Path | None = None
 
 
+def _files(
+    train: str,
+    test: str,
+    train_count: int = 60_000,
+    test_count: int = 10_000,
+    *,
+    sha256: Sequence[str | None] = (None,) * 4,
+    packed: Sequence[str | None] = (None,) * 4,
+    labels: tuple[str, tuple[int, ...]] = ("labels-idx1-ubyte", ()),
+) -> Files:
+    """Return the four files of a data set, whose names begin with `train` and `test`."""
+    suffix, columns = labels
+    return (
+        RawFile(f"{train}-images-idx3-ubyte", (train_count, SIDE, SIDE), sha256[0], packed[0]),
+        RawFile(f"{train}-{suffix}", (train_count, *columns), sha256[1], packed[1]),
+        RawFile(f"{test}-images-idx3-ubyte", (test_count, SIDE, SIDE), sha256[2], packed[2]),
+        RawFile(f"{test}-{suffix}", (test_count, *columns), sha256[3], packed[3]),
+    )
+
+
 DIGITS = tuple(string.digits)
 
 MNIST = DatasetSource(
     folder="MNIST",
-    files=(
-        RawFile(
-            name="train-images-idx3-ubyte",
-            shape=(60_000, 28, 28),
-            sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        ),
-        RawFile(
-            name="train-labels-idx1-ubyte",
-            shape=(60_000,),
-            sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        ),
-        RawFile(
-            name="t10k-images-idx3-ubyte",
-            shape=(10_000, 28, 28),
-            sha256="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        ),
-        RawFile(
-            name="t10k-labels-idx1-ubyte",
-            shape=(10_000,),
-            sha256="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    files=_files(
+        "train",
+        "t10k",
+        sha256=(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
     ),
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -142,26 +152,14 @@ MNIST = DatasetSource(
 # Xiao et al. 2017, https://arxiv.org/abs/1708.07747.
 FASHION_MNIST = DatasetSource(
     folder="FashionMNIST",
-    files=(
-        RawFile(
-            name="train-images-idx3-ubyte",
-            shape=(60_000, 28, 28),
-            sha256="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        ),
-        RawFile(
-            name="train-labels-idx1-ubyte",
-            shape=(60_000,),
-            sha256="bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        ),
-        RawFile(
-            name="t10k-images-idx3-ubyte",
-            shape=(10_000, 28, 28),
-            sha256="5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        ),
-        RawFile(
-            name="t10k-labels-idx1-ubyte",
-            shape=(10_000,),
-            sha256="0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    files=_files(
+        "train",
+        "t10k",
+        sha256=(
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
     ),
     mirrors=(
@@ -169,16 +167,8 @@ FASHION_MNIST = DatasetSource(
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     ),
     class_names=(
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
     statistics=(0.2860, 0.3530),
 )
@@ -186,56 +176,34 @@ FASHION_MNIST = DatasetSource(
 # Clanuwat et al. 2018, https://arxiv.org/abs/1812.01718.
 KMNIST = DatasetSource(
     folder="KMNIST",
-    files=(
-        RawFile(
-            name="train-images-idx3-ubyte",
-            shape=(60_000, 28, 28),
-            packed="sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-        ),
-        RawFile(
-            name="train-labels-idx1-ubyte",
-            shape=(60_000,),
-            packed="sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-        ),
-        RawFile(
-            name="t10k-images-idx3-ubyte",
-            shape=(10_000, 28, 28),
-            packed="sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-        ),
-        RawFile(
-            name="t10k-labels-idx1-ubyte",
-            shape=(10_000,),
-            packed="sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+    files=_files(
+        "train",
+        "t10k",
+        packed=(
+            "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            "sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            "sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
         ),
     ),
     mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 )
 
-# Yadav and Bottou 2019, https://arxiv.org/abs/1905.10498. Beside its class, a label has seven numbers on the writer.
+# Yadav and Bottou 2019, https://arxiv.org/abs/1905.10498. Each label is followed by seven numbers about the writer.
 QMNIST = DatasetSource(
     folder="QMNIST",
-    files=(
-        RawFile(
-            name="qmnist-train-images-idx3-ubyte",
-            shape=(60_000, 28, 28),
-            packed="md5:ed72d4157d28c017586c42bc6afe6370",
+    files=_files(
+        "qmnist-train",
+        "qmnist-test",
+        test_count=60_000,
+        packed=(
+            "md5:ed72d4157d28c017586c42bc6afe6370",
+            "md5:0058f8dd561b90ffdd0f734c6a30e5e4",
+            "md5:1394631089c404de565df7b7aeaf9412",
+            "md5:5b5b05890a5e13444e108efe57b788aa",
         ),
-        RawFile(
-            name="qmnist-train-labels-idx2-int",
-            shape=(60_000, 8),
-            packed="md5:0058f8dd561b90ffdd0f734c6a30e5e4",
-        ),
-        RawFile(
-            name="qmnist-test-images-idx3-ubyte",
-            shape=(60_000, 28, 28),
-            packed="md5:1394631089c404de565df7b7aeaf9412",
-        ),
-        RawFile(
-            name="qmnist-test-labels-idx2-int",
-            shape=(60_000, 8),
-            packed="md5:5b5b05890a5e13444e108efe57b788aa",
-        ),
+        labels=("labels-idx2-int", (8,)),
     ),
     mirrors=("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
     class_names=DIGITS,
@@ -246,16 +214,10 @@ QMNIST = DatasetSource(
 def _emnist(
     split: str, train_count: int, test_count: int, class_names: tuple[str, ...], first_label: int = 0
 ) -> DatasetSource:
-    """Return a part of EMNIST: Cohen et al. 2017, https://arxiv.org/abs/1702.05373, whose table II has the counts."""
-    train, test = f"emnist-{split}-train", f"emnist-{split}-test"
+    """Return a split of EMNIST: Cohen et al. 2017, https://arxiv.org/abs/1702.05373, whose table II has the counts."""
     return DatasetSource(
         folder="EMNIST",
-        files=(
-            RawFile(f"{train}-images-idx3-ubyte", (train_count, 28, 28)),
-            RawFile(f"{train}-labels-idx1-ubyte", (train_count,)),
-            RawFile(f"{test}-images-idx3-ubyte", (test_count, 28, 28)),
-            RawFile(f"{test}-labels-idx1-ubyte", (test_count,)),
-        ),
+        files=_files(f"emnist-{split}-train", f"emnist-{split}-test", train_count, test_count),
         mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/",),
         class_names=class_names,
         first_label=first_label,
@@ -273,7 +235,7 @@ DATASETS: dict[DatasetName, DatasetSource] = {
     "mnist": MNIST,
     "fashion_mnist": FASHION_MNIST,
     "kmnist": KMNIST,
-    # Of the letters whose two cases look alike, both are one class.
+    # Capital and small letters that look alike are one class.
     "emnist_balanced": _emnist("balanced", 112_800, 18_800, (*DIGITS, *string.ascii_uppercase, *"abdefghnqrt")),
     "emnist_letters": _emnist("letters", 124_800, 20_800, tuple(string.ascii_lowercase), first_label=1),
     "emnist_digits": _emnist("digits", 240_000, 40_000, DIGITS),
@@ -283,7 +245,7 @@ DATASETS: dict[DatasetName, DatasetSource] = {
 
 
 def trained_on(checkpoint: Mapping[str, Any]) -> DatasetName:
-    """Return which data set a checkpoint was trained on: MNIST where it does not say."""
+    """Return the data set that a checkpoint was trained on; MNIST if it does not name one."""
     options = checkpoint.get("datamodule_hyper_parameters")
     name = options.get("dataset") if isinstance(options, dict) else None
     return next((known for known in DATASETS if known == name), "mnist")

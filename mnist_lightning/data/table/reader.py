@@ -1,11 +1,10 @@
-"""Read a CSV file into columns of numbers and of texts, strictly: what is wrong is named by row and column.
+"""Read a CSV file strictly into columns of numbers and of text; errors name row and column.
 
-Rows are counted as in the file, the header being row 1. Knows nothing of classes, training or tensors. pandas reads; it
-is loaded on first use.
+Rows are counted as in the file, the header being row 1. Knows nothing of classes, training or tensors. pandas, which
+reads the file, is imported on first use.
 """
 
 import csv
-import itertools
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -19,30 +18,30 @@ from numpy.typing import NDArray
 from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError, DatasetError
 
-SNIFFED_ROWS = 1000  # tell most columns of texts from those of numbers, so that a long file is read once
+SNIFFED_ROWS = 1000  # enough to recognise most text columns, so that a long file is read once
 LARGEST = float(np.finfo(np.float32).max)
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
 class Texts:
-    """A column of texts, each different one held once.
+    """A column of text; each different text is held once.
 
     Args:
-        codes: int64 (N,), the place of each row's text in `values`; -1 where the field is empty.
+        codes: int64 (N,), the index of each row's text in `values`; -1 for an empty field.
         values: The different texts.
     """
 
     codes: NDArray[np.int64]
     values: tuple[str, ...]
 
-    def at(self, place: int) -> str:
-        """Return the text of a row, by its place among the rows read; nothing for an empty field."""
-        code = self.codes[place]
+    def at(self, index: int) -> str:
+        """Return the text of the row with an index among the rows read; the empty text for an empty field."""
+        code = self.codes[index]
         return self.values[code] if code >= 0 else ""
 
 
-Numbers = NDArray[np.float64]  # (N,), NaN where the field is empty
+Numbers = NDArray[np.float64]  # (N,), NaN for an empty field
 
 
 @dataclass(frozen=True)
@@ -52,29 +51,23 @@ class Table:
     Args:
         path: The file.
         rows: int64 (N,), the number of each row in the file, ascending from 2.
-        columns: What each column holds, by name: numbers if every field in it that is not empty is one.
+        columns: The columns by name; one holds numbers if every field in it is a number or empty.
     """
 
     path: Path
     rows: NDArray[np.int64]
     columns: dict[str, Numbers | Texts]
 
-    def fault(self, place: int, column: str, what: str) -> DatasetError:
-        """Return the error that a field is not what it must be.
-
-        Args:
-            place: Of its row among the rows read.
-            column: Its column.
-            what: What is wrong with it.
-        """
-        return DatasetError(f"{self.path}, row {self.rows[place]}, column {column}: {what}")
+    def fault(self, index: int, column: str, what: str) -> DatasetError:
+        """Return the error that a field is invalid, in the row with an index among the rows read."""
+        return DatasetError(f"{self.path}, row {self.rows[index]}, column {column}: {what}")
 
 
 def read_header(path: Path) -> list[str]:
-    """Return the names in the first row of a CSV file; a column may have none, which is an empty one.
+    """Return the column names in the first row of a CSV file; a name may be empty.
 
     Raises:
-        DatasetError: If the file cannot be read as CSV in UTF-8, is empty, or names a column twice.
+        DatasetError: If the file cannot be read as CSV in UTF-8, is empty, or gives two columns the same name.
     """
     if not path.is_file():
         raise DatasetError(f"{path}: no such CSV file")
@@ -87,20 +80,20 @@ def read_header(path: Path) -> list[str]:
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
     if not any(names):
-        raise DatasetError(f"{path}, row 1 is empty; the names of the columns are expected there")
-    for place, name in enumerate(names):
-        if name and name in names[:place]:
+        raise DatasetError(f"{path}, row 1 is empty; it must hold the names of the columns")
+    for index, name in enumerate(names):
+        if name and name in names[:index]:
             raise DatasetError(f"{path}, row 1: two columns have the name {name}")
-    if len(first) > len(names):  # pandas would take the first field for the name of the row
+    if len(first) > len(names):  # pandas would take the first field for a row label
         raise DatasetError(f"{path}, row 2 has {len(first)} fields, the header has {len(names)}")
     return names
 
 
 def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> None:
-    """Check that columns are there.
+    """Check that a table has the wanted columns.
 
     Raises:
-        DatasetError: If one is not.
+        DatasetError: If one is missing.
     """
     for name in wanted:
         if name not in header:
@@ -111,45 +104,58 @@ def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> N
             raise DatasetError(f"{path} has no column {name}{advice}")
 
 
+def check_features(features: Sequence[str], target: str) -> None:
+    """Check that features are at least one column, each once, and not the target.
+
+    Raises:
+        ConfigError: If they are not.
+    """
+    if not features:
+        raise ConfigError("data.features must name a column; null takes all but the target")
+    for name in features:
+        if name == target:
+            raise ConfigError(f"data.features must not contain the target {target}")
+        if list(features).count(name) > 1:
+            raise ConfigError(f"data.features contains {name} twice")
+
+
 def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) -> Table:
     """Read columns of a CSV file.
 
-    Fields are separated by commas; spaces after them are no part of a field. An empty field is missing, and so is what
-    pandas takes for that: NA, NaN, null and the like. A row that ends early lacks its last fields. A row without any
-    field is left out, but counted.
+    Fields are separated by commas; spaces after a comma are ignored. A field is missing if it is empty or one of the
+    markers that pandas knows: NA, NaN, null and so on. In a row that ends early the last fields are missing. A row
+    without any field is skipped, but counted.
 
     Args:
         path: The file, in UTF-8.
         columns: Names of the columns to read.
-        texts: Those of them to take as texts, whatever they hold.
+        texts: Those of them to read as text, whatever they hold.
 
     Raises:
         ConfigError: If pandas is not installed.
-        DatasetError: If the file cannot be read, is no table, has no rows, lacks a column, or holds a number
-            that is infinite or too large for float32.
+        DatasetError: If the file cannot be read, is not a table, has no rows, lacks a column, or holds a number that is
+            infinite or too large for float32.
     """
     header = read_header(path)
     check_columns(path, header, columns)
-    places = {name: header.index(name) for name in columns}
-    # What is not asked for is read all the same, or pandas would not find rows that are too long.
-    as_texts = set(range(len(header))) - set(places.values()) | {places[name] for name in texts}
-    as_texts |= _columns_of_texts(_read(path, len(header), as_texts, SNIFFED_ROWS))
-    frame = _read(path, len(header), as_texts)
-    if late := _columns_of_texts(frame) - as_texts:
-        frame = _read(path, len(header), as_texts | late)
+    positions = {name: header.index(name) for name in columns}
+    # The other columns are read too, or pandas would not detect rows that are too long.
+    as_text = set(range(len(header))) - set(positions.values()) | {positions[name] for name in texts}
+    as_text |= _text_columns(_read(path, len(header), as_text, SNIFFED_ROWS))
+    frame = _read(path, len(header), as_text)
+    if late := _text_columns(frame) - as_text:
+        frame = _read(path, len(header), as_text | late)
     filled = ~frame.isna().all(axis=1).to_numpy()
     rows = np.flatnonzero(filled) + 2
     if not len(rows):
         raise DatasetError(f"{path} has a header and no rows")
     if not filled.all():
         frame = frame[filled]
-    table = Table(path, rows, {name: _column(frame[place], name in texts) for name, place in places.items()})
+    table = Table(path, rows, {name: _column(frame[position], name in texts) for name, position in positions.items()})
     for name, column in table.columns.items():
         if not isinstance(column, Texts) and len(large := np.flatnonzero(np.abs(column) > LARGEST)):
             value = column[large[0]]
-            raise table.fault(
-                large[0], name, f"{value} is infinite, or too large for a float32; numbers must be finite"
-            )
+            raise table.fault(large[0], name, f"{value} is infinite, or too large for float32; numbers must be finite")
     return table
 
 
@@ -162,12 +168,12 @@ def need_pandas() -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise ConfigError("reading a table takes pandas: pip install 'mnist-lightning[tabular]'") from error
+        raise ConfigError("reading a table needs pandas: pip install 'mnist-lightning[tabular]'") from error
     return pandas
 
 
-def _read(path: Path, width: int, as_texts: Collection[int], rows: int | None = None) -> Any:
-    """Return a data frame of the first rows, or of all; its columns are called by their places."""
+def _read(path: Path, width: int, as_text: Collection[int], rows: int | None = None) -> Any:
+    """Return a data frame of the first `rows` rows, or of all; its columns are named by their positions."""
     pandas = need_pandas()
     try:
         with warnings.catch_warnings():
@@ -176,7 +182,7 @@ def _read(path: Path, width: int, as_texts: Collection[int], rows: int | None = 
                 path,
                 header=0,
                 names=range(width),
-                dtype=dict.fromkeys(as_texts, str),
+                dtype=dict.fromkeys(as_text, str),
                 nrows=rows,
                 encoding="utf-8",
                 compression=None,
@@ -190,8 +196,8 @@ def _read(path: Path, width: int, as_texts: Collection[int], rows: int | None = 
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _columns_of_texts(frame: Any) -> set[int]:
-    return {place for place, dtype in enumerate(frame.dtypes) if getattr(dtype, "kind", "O") not in "iuf"}
+def _text_columns(frame: Any) -> set[int]:
+    return {position for position, dtype in enumerate(frame.dtypes) if getattr(dtype, "kind", "O") not in "iuf"}
 
 
 def _column(series: Any, is_text: bool) -> Numbers | Texts:
@@ -203,13 +209,13 @@ def _column(series: Any, is_text: bool) -> Numbers | Texts:
     if not is_text:
         as_numbers = numbers_in(values)
         if not np.isnan(as_numbers).any():
-            found: Numbers = np.append(as_numbers, np.nan)[codes]  # of the code -1, the last
+            found: Numbers = np.append(as_numbers, np.nan)[codes]  # an empty field has the code -1, the last
             return found
     return Texts(codes, values)
 
 
 def numbers_in(texts: Sequence[str]) -> Numbers:
-    """Return the number that each text is, NaN for a text that is none.
+    """Return the number that each text stands for, NaN for any other text.
 
     >>> numbers_in(["1e3", "three"]).tolist()
     [1000.0, nan]
@@ -218,28 +224,24 @@ def numbers_in(texts: Sequence[str]) -> Numbers:
 
 
 def count_missing(column: Numbers | Texts, rows: NDArray[np.int64]) -> int:
-    """Return how many fields of a column are empty in some of its rows, given by their places."""
+    """Return how many fields of a column are empty in the rows of these indices."""
     return int((column.codes[rows] < 0 if isinstance(column, Texts) else np.isnan(column[rows])).sum())
 
 
 def _not_csv(path: Path, error: Exception) -> DatasetError:
     if isinstance(error, UnicodeDecodeError):
-        return DatasetError(f"{path}, line {_line_of_bad_text(path)} is not text in UTF-8; save the table in UTF-8")
+        return DatasetError(f"{path}, line {_first_invalid_line(path)} is not valid UTF-8; save the table in UTF-8")
     if match := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error)):
         return DatasetError(f"{path}, row {match[2]} has {match[3]} fields, the header has {match[1]}")
     if match := re.search(r"EOF inside string starting at row (\d+)", str(error)):
-        return DatasetError(f"{path}, row {int(match[1]) + 1}: a quotation mark opens a field that never ends")
-    return DatasetError(f"{path} is no CSV table: {' '.join(str(error).split())}")
+        return DatasetError(f"{path}, row {int(match[1]) + 1}: a quotation mark opens a field that is never closed")
+    return DatasetError(f"{path} is not a CSV table: {' '.join(str(error).split())}")
 
 
-def _line_of_bad_text(path: Path) -> int:
-    with path.open("rb") as file:
-        for number in itertools.count(1):
-            line = file.readline()
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-            if not line:
-                return number
-    raise AssertionError("count has no end")
+def _first_invalid_line(path: Path) -> int:
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    return 1

@@ -21,12 +21,12 @@ class TableScoreReport(ScoreReport):
 
     def _card(self, trainer: Trainer, answers: Predictions) -> ScoreCard:
         """Return the card, rows counted as in the file."""
-        card, numbers = super()._card(trainer, answers), _data(trainer).part("test").numbers
+        card, numbers = super()._card(trainer, answers), _data(trainer).samples("test").numbers
         worst = [replace(row, index=int(numbers[row.index])) for row in card.worst_images]
         return replace(card, worst_images=worst)
 
     def _numbers(self, trainer: Trainer, card: ScoreCard) -> dict[str, Any]:
-        numbers = {"csv_file": str(_data(trainer).part("test").path), **asdict(card)}
+        numbers = {"csv_file": str(_data(trainer).samples("test").path), **asdict(card)}
         numbers["classes"] = [
             {"name": score["name"], "rows": score["images"]} | {key: score[key] for key in ("precision", "recall")}
             for score in numbers["classes"]
@@ -48,7 +48,7 @@ class TableScoreReport(ScoreReport):
 
     def _baselines(self, trainer: Trainer) -> list[Baseline]:
         data = _data(trainer)
-        train, test = data.training_rows(), data.part("test")
+        train, test = data.training_rows(), data.samples("test")
         if train is None:
             print(f"no baselines: {data.schema.origin.path} is not there any more as it was trained on")
             return []

@@ -114,7 +114,7 @@ def test_unreadable_pictures_are_all_named(shapes: Path) -> None:
     for number in range(5):
         (shapes / "square" / f"bad{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     data = PictureFolderDataModule(str(shapes), data_dir=str(shapes.parent / "data"))
-    with pytest.raises(DatasetError, match="5 of 65 pictures cannot be read") as caught:
+    with pytest.raises(DatasetError, match="5 of 65 images cannot be read") as caught:
         data.prepare_data()
     lines = str(caught.value).splitlines()
     assert len(lines) == 5

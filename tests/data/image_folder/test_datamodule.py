@@ -16,8 +16,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
 from mnist_lightning import MNISTDataModule, PictureFolderDataModule
-from mnist_lightning.data.image_folder.duplicates import split_pictures
-from mnist_lightning.data.image_folder.index import ClassFolders, read_class_folders
+from mnist_lightning.data.image_folder.duplicates import split_images
+from mnist_lightning.data.image_folder.index import UNSPLIT, ClassFolders, read_class_folders
 from mnist_lightning.errors import ConfigError, DatasetError
 from mnist_lightning.images.letterbox import letterbox
 from tests.data.image_folder.small_images import ready, write_classes, write_picture
@@ -37,8 +37,8 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path, names: tuple[str
     for place, name in enumerate(names):
         write_classes(tmp_path / "mine" / name, 2 + place, first_seed=100 * place)
     data = ready(tmp_path / "mine")
-    assert {name: len(data.part(name)) for name in ("train", "val", "test")} == {"train": 4, "val": 6, "test": 8}
-    assert all(file.startswith(names[1]) for file in data.part("val"))
+    assert {name: len(data.image_files(name)) for name in ("train", "val", "test")} == {"train": 4, "val": 6, "test": 8}
+    assert all(file.startswith(names[1]) for file in data.image_files("val"))
 
 
 def test_classes_that_are_called_as_a_part_is_are_classes_beside_others(tmp_path: Path) -> None:
@@ -50,23 +50,23 @@ def test_what_is_missing_of_the_parts_is_cut_from_the_training_pictures(tmp_path
     write_classes(tmp_path / "mine" / "train", 20)
     write_classes(tmp_path / "mine" / "test", 3, first_seed=100)
     data = ready(tmp_path / "mine")
-    assert len(data.part("test")) == 6
-    assert len(data.part("val")) == 6
-    assert sorted(data.part("train") + data.part("val")) == sorted(
+    assert len(data.image_files("test")) == 6
+    assert len(data.image_files("val")) == 6
+    assert sorted(data.image_files("train") + data.image_files("val")) == sorted(
         str(file.relative_to(tmp_path / "mine")) for file in (tmp_path / "mine" / "train").rglob("*.png")
     )
 
 
 def test_the_split_holds_every_class_in_its_proportion_and_depends_on_its_seed_alone(shapes: Path) -> None:
     data = ready(shapes)
-    parts = {name: data.part(name) for name in ("train", "val", "test")}
+    parts = {name: data.image_files(name) for name in ("train", "val", "test")}
     assert {name: len(files) for name, files in parts.items()} == {"train": 42, "val": 9, "test": 9}
     for name, each in (("train", 14), ("val", 3), ("test", 3)):
         assert [sum(file.startswith(shape) for file in parts[name]) for shape in data.class_names] == [each] * 3
     assert len({file for files in parts.values() for file in files}) == 60
     again, other = ready(shapes, seed=7), ready(shapes, split_seed=1)
-    assert again.part("test") == parts["test"]
-    assert other.part("test") != parts["test"]
+    assert again.image_files("test") == parts["test"]
+    assert other.image_files("test") != parts["test"]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
@@ -90,7 +90,7 @@ def test_mnist_written_as_pictures_is_served_as_mnist_is(digits_dir: Path, tmp_p
     mnist = MNISTDataModule(str(digits_dir), batch_size=10, val_size=0)
     mnist.prepare_data()
     mnist.setup("fit")
-    images, labels = mnist.train_file
+    images, labels = mnist.samples("train").inputs, mnist.samples("train").labels
     order = np.argsort(labels.numpy(), kind="stable")
     for place, index in enumerate(order):
         path = tmp_path / "mine" / "train" / str(int(labels[index])) / f"{place:03}.png"
@@ -137,10 +137,10 @@ def test_no_two_parts_share_a_digest_and_every_picture_has_a_part(classes: list[
         return
     names = tuple(map(str, range(len(classes))))
     files = tuple(f"{label}/{place}" for place, label in enumerate(labels))
-    folders = ClassFolders(Path("mine"), names, files, labels, {"whole": np.arange(len(labels))})
-    split = split_pictures(folders, digests, seed)
-    assert sorted(np.concatenate(list(split.parts.values())).tolist()) == list(range(len(labels)))
-    held = [{digests[place] for place in places} for places in split.parts.values()]
+    folders = ClassFolders(Path("mine"), names, files, labels, {UNSPLIT: np.arange(len(labels))})
+    split = split_images(folders, digests, seed)
+    assert sorted(np.concatenate(list(split.splits.values())).tolist()) == list(range(len(labels)))
+    held = [{digests[place] for place in places} for places in split.splits.values()]
     assert sum(map(len, held)) == len(set().union(*held))
 
 
@@ -154,22 +154,23 @@ def test_a_picture_that_is_scored_is_not_trained_on_and_named(
     Image.open(mine / "test/b/1.png").save(mine / "val/b/same_pixels.bmp")
     shutil.copy(mine / "val/b/same_pixels.bmp", mine / "train/b/third.bmp")
     data = ready(mine)
-    assert {name: len(data.part(name)) for name in ("train", "val", "test")} == {"train": 8, "val": 8, "test": 8}
+    assert {name: len(data.image_files(name)) for name in ("train", "val", "test")} == {"train": 8, "val": 8, "test": 8}
     copies = (
-        "val/b/same_pixels.bmp as test/b/1.png, train/a/copy.png as test/a/0.png, train/b/third.bmp as test/b/1.png"
+        "val/b/same_pixels.bmp (same pixels as test/b/1.png), train/a/copy.png (same pixels as test/a/0.png), "
+        "train/b/third.bmp (same pixels as test/b/1.png)"
     )
-    assert f"left out, the same pixels being scored: {copies}\n" in capsys.readouterr().out
+    assert f"removed as duplicates: {copies}\n" in capsys.readouterr().out
     validated = PictureFolderDataModule(str(mine), data_dir=str(tmp_path / "data"))
     validated.restore({**vars(data.schema), "origin": vars(data.schema.origin)})
     validated.setup("validate")
-    assert validated.part("val") == data.part("val")
+    assert validated.image_files("val") == data.image_files("val")
 
 
 def test_the_same_picture_in_two_classes_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_classes(tmp_path / "mine", 6)
     shutil.copy(tmp_path / "mine/a/0.png", tmp_path / "mine/b/other.png")
     ready(tmp_path / "mine")
-    assert "the same pixels in two classes: b/other.png as a/0.png\n" in capsys.readouterr().out
+    assert "same pixels in two classes: b/other.png and a/0.png\n" in capsys.readouterr().out
 
 
 def test_pictures_in_no_class_are_named_and_what_a_system_leaves_is_no_class(
@@ -181,7 +182,7 @@ def test_pictures_in_no_class_are_named_and_what_a_system_leaves_is_no_class(
     write_picture(mine / ".hidden" / "a.png", 97)
     data = ready(mine)
     assert data.class_names == ("a", "b")
-    assert f"in no class's folder, and left out: {mine / 'cover.png'}\n" in capsys.readouterr().out
+    assert f"not used, because they lie in no class folder: {mine / 'cover.png'}\n" in capsys.readouterr().out
 
 
 def test_a_folder_whose_test_pictures_were_taken_away_says_so(tmp_path: Path) -> None:
@@ -209,20 +210,23 @@ def write_bytes(path: Path, data: bytes) -> None:
         (lambda root: write_bytes(root, b""), "mine cannot be read: Not a directory"),
         (
             lambda root: root.mkdir(),
-            "mine must hold a folder of pictures for each of two classes or more, and has none",
+            "mine must hold a folder of images for each of at least two classes; found none",
         ),
-        (lambda root: write_picture(root / "a" / "0.png", 0), "two classes or more, and has only a"),
+        (lambda root: write_picture(root / "a" / "0.png", 0), "at least two classes; found only a"),
         (lambda root: (write_classes(root, 3), (root / "c").mkdir()), "mine/c: the folder contains no images"),
         (lambda root: (write_classes(root, 3), write_classes(root, 2, ("c",), 50)), "the class c has 2 different"),
         (lambda root: [write_classes(root / part, 1, first_seed=7) for part in ("val", "test")], "but no folder train"),
-        (lambda root: [write_classes(root / part, 3) for part in ("train", "val", "valid")], "two folders for a part"),
+        (
+            lambda root: [write_classes(root / part, 3) for part in ("train", "val", "valid")],
+            "two folders for the same",
+        ),
         (lambda root: [write_classes(root / part, 3) for part in ("train", "test")], "the class a has 0 different"),
         (
             lambda root: (
                 write_classes(root / "train", 9),
                 write_classes(root / "test", 3, ("a", "b", "c"), 60),
             ),
-            "the class c has 0 different pictures to split; it needs 2",
+            "the class c has 0 different images to split; at least 2 needed",
         ),
     ],
 )
@@ -238,14 +242,14 @@ def test_a_folder_that_cannot_be_learned_from_is_refused(
 def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
     write_classes(tmp_path / "mine", 3)
     os.mkdir(os.fsencode(tmp_path / "mine") + b"/\xff")
-    with pytest.raises(DatasetError, match="name is no text"):
+    with pytest.raises(DatasetError, match="name is not text"):
         ready(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folder": ""}, "data.folder must name a folder of pictures"),
+        ({"folder": ""}, "data.folder must name a folder of images"),
         ({"folder": "\udcff"}, "data.folder must be text"),
         ({"folder": "a\0b"}, "data.folder must be text"),
         ({"data_dir": "\udcff"}, "data.data_dir must be text"),

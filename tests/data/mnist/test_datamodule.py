@@ -22,7 +22,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> MNISTDataModule:
 
 
 def test_mean_and_std_are_those_of_the_training_images(real: MNISTDataModule) -> None:
-    pixels = real.train_file[0].numpy() / np.float32(255)
+    pixels = real.samples("train").inputs.numpy() / np.float32(255)
     assert round(float(pixels.mean(dtype=np.float64)), 4) == MNIST_SCHEMA.mean
     assert round(float(pixels.std(dtype=np.float64)), 4) == MNIST_SCHEMA.std
 
@@ -35,6 +35,13 @@ def test_the_loaders_normalise_to_mean_0_and_std_1(real: MNISTDataModule) -> Non
     # 5,000 images stand for 60,000: their mean and deviation differ by less than a hundredth.
     assert abs(pixels.mean()) < 0.01
     assert abs(pixels.std() - 1) < 0.01
+
+
+def test_printing_a_data_module_shows_the_sizes_of_its_splits(digits_dir: Path) -> None:
+    data = MNISTDataModule(str(digits_dir), val_size=60)
+    assert str(data) == "MNISTDataModule (not set up)"
+    data.setup("fit")
+    assert str(data) == f"MNISTDataModule ({TRAIN_COUNT - 60} train, 60 val)"
 
 
 def test_training_images_are_shuffled_by_the_seed(digits_dir: Path) -> None:
@@ -60,14 +67,14 @@ def test_pictures_of_another_size_are_refused(digits_dir: Path, tmp_path: Path) 
 
 
 def test_mnist_is_cut_into_55000_5000_and_10000(real: MNISTDataModule) -> None:
-    assert len(real.train_indices) == 55_000
-    assert len(real.val_indices) == 5_000
+    assert len(real.samples("train").indices) == 55_000
+    assert len(real.samples("val").indices) == 5_000
     assert sum(len(labels) for _, labels in real.test_dataloader()) == 10_000
     assert len(real.train_dataloader()) == 860  # 55,000 / 64, the last batch short
 
 
 def test_training_and_validation_images_are_all_of_the_training_file_and_disjoint(real: MNISTDataModule) -> None:
-    both = torch.cat([real.train_indices, real.val_indices])
+    both = torch.cat([real.samples("train").indices, real.samples("val").indices])
     assert torch.equal(both.sort().values, torch.arange(60_000))
 
 

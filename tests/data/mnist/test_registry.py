@@ -62,8 +62,9 @@ def test_pixels_and_labels_are_those_that_torchvision_reads_upright_and_from_0(
     data.setup("fit")
     data.setup("test")
     classes = FORMATS[dataset][2]
-    for seed, (train, (images, labels)) in enumerate(((True, data.train_file), (False, data.test_file))):
-        theirs = torchvision_reads(dataset, tmp_path, train=train)
+    for seed, split in enumerate(("train", "test")):
+        images, labels = data.samples(split).inputs, data.samples(split).labels
+        theirs = torchvision_reads(dataset, tmp_path, train=split == "train")
         turned = theirs.data.transpose(1, 2) if dataset.startswith("emnist") else theirs.data
         targets = theirs.targets[:, 0] if dataset == "qmnist" else theirs.targets
         assert torch.equal(images, turned)
@@ -72,7 +73,7 @@ def test_pixels_and_labels_are_those_that_torchvision_reads_upright_and_from_0(
         np.testing.assert_array_equal(images, upright)
         np.testing.assert_array_equal(labels, from_0)
     served = torch.cat([denormalise(batch, data.schema.mean, data.schema.std) for batch, _ in data.test_dataloader()])
-    assert torch.equal(served, data.test_file[0])
+    assert torch.equal(served, data.samples("test").inputs)
 
 
 @pytest.mark.parametrize("dataset", FORMATS)
@@ -121,7 +122,7 @@ def test_images_that_show_nothing_are_refused(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path, "kmnist")
     path = folder / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:16] + bytes(TRAIN_COUNT * 784))
-    with pytest.raises(DatasetError, match="pixels are all 0"):
+    with pytest.raises(DatasetError, match="all their pixels are 0"):
         _ = data_of(tmp_path, "kmnist").schema
 
 
@@ -177,7 +178,7 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_fashion_mnist_is_what_torchvision_reads_and_its_mean_and_std_are_right(fashion: Path) -> None:
-    images, labels = fetch.read_train(FASHION_MNIST, fashion / "FashionMNIST" / "raw")
+    images, labels = fetch.read_split(FASHION_MNIST, fashion / "FashionMNIST" / "raw", "train")
     theirs = torchvision_reads("fashion_mnist", fashion, train=True)
     np.testing.assert_array_equal(images, theirs.data)
     np.testing.assert_array_equal(labels, theirs.targets)

@@ -68,11 +68,11 @@ def test_torchs_loader_takes_the_dataset_with_worker_processes_too(iris: Path) -
 @pytest.mark.parametrize(
     ("features", "error", "message"),
     [
-        (["size", "colour"], DatasetError, "row 2, column colour: 'red' is no number"),
+        (["size", "colour"], DatasetError, "row 2, column colour: 'red' is not a number"),
         (["size", "age"], DatasetError, "row 6, column age: the number is missing"),
         (["size", "weight"], DatasetError, "has no column weight"),
-        (["size", "size"], ConfigError, "holds size twice"),
-        (["size", "kind"], ConfigError, "must not hold the target kind"),
+        (["size", "size"], ConfigError, "contains size twice"),
+        (["size", "kind"], ConfigError, "must not contain the target kind"),
         ([], ConfigError, "must name a column"),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_dataset_refuses_what_is_no_number(
 
 def test_every_row_is_in_one_part_in_its_classes_proportions(iris: Path) -> None:
     data = fit(iris)
-    parts = {name: numbers(data.part(name)) for name in ("train", "val", "test")}
+    parts = {name: numbers(data.samples(name)) for name in ("train", "val", "test")}
     assert sorted(row for rows in parts.values() for row in rows) == list(range(2, 152))
     assert [len(parts[name]) for name in parts] == [106, 22, 22]  # 15 % of 150 is 22.5
     for name in ("val", "test"):
@@ -99,9 +99,11 @@ def test_every_row_is_in_one_part_in_its_classes_proportions(iris: Path) -> None
 def test_training_rows_alone_are_standardised_to_mean_0_and_deviation_1(iris: Path) -> None:
     data = fit(iris)
     values = pandas.read_csv(iris)[list(IRIS_FEATURES)].to_numpy()
-    train, val = ([row - 2 for row in numbers(data.part(name))] for name in ("train", "val"))
+    train, val = ([row - 2 for row in numbers(data.samples(name))] for name in ("train", "val"))
     scaler = StandardScaler().fit(values[train])
-    rows, _ = next(iter(data.val_dataloader()))
+    loader = data.val_dataloader()
+    assert not isinstance(loader, list)
+    rows, _ = next(iter(loader))
     assert np.allclose(rows, scaler.transform(values[val]), atol=1e-6)  # rounding of float32
 
 
@@ -131,11 +133,11 @@ def test_what_is_missing_and_what_stands_there_is_said(tmp_path: Path, capsys: p
     data = fit(path, "kind")
     out = capsys.readouterr().out
     assert f"{path}: 28 to train on, 6 to validate on, 6 to test on; 4 features, 2 classes: cat, dog" in out
-    train = pandas.read_csv(path).iloc[[row - 2 for row in numbers(data.part("train"))]]
+    train = pandas.read_csv(path).iloc[[row - 2 for row in numbers(data.samples("train"))]]
     missing = train["age"].isna().sum()
     assert missing
-    assert f"column age: empty in {missing} training rows; the median {train['age'].median():g} stands there" in out
-    assert f"column colour: empty in {train['colour'].isna().sum()} training rows; that is a category of its own" in out
+    assert f"column age: empty in {missing} training rows; replaced by the median {train['age'].median():g}" in out
+    assert f"column colour: empty in {train['colour'].isna().sum()} training rows; a category of its own" in out
 
 
 def test_files_to_validate_and_test_on_are_served_whole(tmp_path: Path, iris: Path) -> None:
@@ -144,8 +146,8 @@ def test_files_to_validate_and_test_on_are_served_whole(tmp_path: Path, iris: Pa
         (tmp_path / f"{name}.csv").write_text("".join([lines[0], *rows]))
     files = {name: str(tmp_path / f"{name}.csv") for name in ("val", "test")}
     data = fit(iris, val_csv_file=files["val"], test_csv_file=files["test"])
-    assert len(data.part("train").indices) == 150
-    assert len(data.part("val").indices) == 20
+    assert len(data.samples("train").indices) == 150
+    assert len(data.samples("val").indices) == 20
     data.setup("test")
     (batch,) = data.test_dataloader()
     assert batch[1].tolist() == [1] * 11 + [2] * 9  # the lines begin with row 91
@@ -154,8 +156,8 @@ def test_files_to_validate_and_test_on_are_served_whole(tmp_path: Path, iris: Pa
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["a"] * 10, "all rows have the label a; two classes are needed"),
-        (["a"] * 10 + ["b"] * 2, "row 12, column y: the class b has 2 of 3 rows: each part of the split needs one"),
+        (["a"] * 10, "all rows have the label a; at least two classes needed"),
+        (["a"] * 10 + ["b"] * 2, "row 12, column y: the class b has 2 rows; at least 3 needed, one for each split"),
         ([f"{n}.5" for n in range(1001)] * 3, "has 1,001 different labels, more than 1,000"),
     ],
 )
@@ -169,7 +171,7 @@ def test_labels_that_no_classifier_can_learn_are_refused(tmp_path: Path, labels:
     ("options", "message"),
     [
         ({"csv_file": ""}, "data.csv_file must name a table"),
-        ({"target": ""}, "data.target must name the column to learn"),
+        ({"target": ""}, "data.target must name the column to predict"),
         ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
         ({"split_seed": -1}, "data.split_seed must be at least 0, got -1"),
         ({"features": []}, "data.features must name a column"),
@@ -194,7 +196,7 @@ def test_the_file_that_was_trained_on_is_scored_on_its_test_rows_also_under_anot
     moved = iris.rename(iris.with_name("moved.csv"))
     data = restored(trained, moved)
     data.setup("test")
-    assert numbers(data.part("test")) == numbers(trained.part("test"))
+    assert numbers(data.samples("test")) == numbers(trained.samples("test"))
 
 
 def test_another_file_is_scored_whole_by_the_checkpoints_form(tmp_path: Path, iris: Path) -> None:
@@ -205,12 +207,12 @@ def test_another_file_is_scored_whole_by_the_checkpoints_form(tmp_path: Path, ir
     data = restored(trained, other)
     data.setup("test")
     (batch,) = data.test_dataloader()
-    assert torch.equal(batch[0], trained.part("train").inputs[60:80])
+    assert torch.equal(batch[0], trained.samples("train").inputs[60:80])
     assert batch[1].tolist() == [1] * 20
     rows = data.training_rows()
     assert rows
-    assert numbers(rows) == numbers(trained.part("train"))
-    assert len(data.part("test").indices) == 20, "and the rows to score stay what they were"
+    assert numbers(rows) == numbers(trained.samples("train"))
+    assert len(data.samples("test").indices) == 20, "and the rows to score stay what they were"
 
 
 def test_a_file_that_has_changed_since_is_refused(iris: Path) -> None:
@@ -225,7 +227,7 @@ def test_a_file_that_has_changed_since_is_refused(iris: Path) -> None:
 
 def test_another_split_of_the_same_file_is_never_scored(iris: Path) -> None:
     trained = fit(iris)
-    with pytest.raises(ConfigError, match="rows it was trained on would be scored"):
+    with pytest.raises(ConfigError, match="rows that the network was trained on would be scored"):
         restored(trained, iris, split_seed=1).setup("test")
 
 
@@ -233,5 +235,5 @@ def test_a_checkpoints_form_must_be_a_tables_with_the_features_asked_for(iris: P
     trained = fit(iris)
     with pytest.raises(ConfigError, match=r"data\.features must be those that the network was trained with"):
         restored(trained, iris, features=["sepal_width"])
-    with pytest.raises(CheckpointError, match="does not say what columns its network takes"):
+    with pytest.raises(CheckpointError, match="does not define the columns that its network takes"):
         module(iris).restore({"height": 28})

@@ -93,12 +93,12 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "all rows too long": ("a,b\n1,2,3\n4,5,6\n", "row 2 has 3 fields, the header has 2"),
     "later row too long": ("a,b\n1,2\n\n3,4,5\n", "row 4 has 3 fields, the header has 2"),
     "row too long after a line break in a field": ('a,b\n1,"x\ny"\n3,4,5\n', "row 3 has 3 fields, the header has 2"),
-    "Latin-1": (b"a,b\n1,x\n2,caf\xe9\n", "line 3 is not text in UTF-8"),
-    "Latin-1 in a header": (b"a,b\xe9\n1,x\n", "line 1 is not text in UTF-8"),
-    "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "line 1 is not text in UTF-8"),
-    "infinite": ("a,b\n1,2\n3,inf\n", "row 3, column b: inf is infinite, or too large for a float32"),
-    "too large": ("a,b\n1,2\n-1e39,5\n", "row 3, column a: -1e+39 is infinite, or too large for a float32"),
-    "open quotation mark": ('a,b\n1,2\n3,"4\n', "row 3: a quotation mark opens a field that never ends"),
+    "Latin-1": (b"a,b\n1,x\n2,caf\xe9\n", "line 3 is not valid UTF-8"),
+    "Latin-1 in a header": (b"a,b\xe9\n1,x\n", "line 1 is not valid UTF-8"),
+    "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "line 1 is not valid UTF-8"),
+    "infinite": ("a,b\n1,2\n3,inf\n", "row 3, column b: inf is infinite, or too large for float32"),
+    "too large": ("a,b\n1,2\n-1e39,5\n", "row 3, column a: -1e+39 is infinite, or too large for float32"),
+    "open quotation mark": ('a,b\n1,2\n3,"4\n', "row 3: a quotation mark opens a field that is never closed"),
 }
 
 

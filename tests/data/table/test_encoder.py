@@ -10,13 +10,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from mnist_lightning.data.splits import Origin
+from mnist_lightning.data.splits import TrainingSource
+from mnist_lightning.data.table.encoder import TableSchema, fit_schema, schema_from_plain
 from mnist_lightning.data.table.reader import Table, read_table
-from mnist_lightning.data.table.schema import TableSchema, fit_schema, schema_from_plain
 from mnist_lightning.errors import DatasetError
 from tests.data.table.tables import MIXED_HEADER, write_mixed
 
-ORIGIN = Origin("mine.csv", "", 0, ("val", "test"))
+ORIGIN = TrainingSource("mine.csv", "", 0, ("val", "test"))
 FEATURES = list(MIXED_HEADER[:-1])
 
 
@@ -24,14 +24,14 @@ def fitted(path: Path, text: str, train: list[int], features: tuple[str, ...] = 
     """Return a table and what its training rows say of it."""
     path.write_text(text)
     table = read_table(path, [*features, "y"], texts=["y"])
-    return table, fit_schema(table, np.array(train), features, "y", ORIGIN)
+    return table, fit_schema(table, np.array(train), "y", ORIGIN)
 
 
 def test_rows_are_encoded_as_scikit_learn_encodes_them_by_training_rows_alone(tmp_path: Path) -> None:
     path = write_mixed(tmp_path / "mixed.csv")
     table = read_table(path, MIXED_HEADER, texts=["kind"])
     train = np.sort(np.random.default_rng(0).permutation(40)[:25])
-    encoded = fit_schema(table, train, FEATURES, "kind", ORIGIN).encode(table)
+    encoded = fit_schema(table, train, "kind", ORIGIN).encode(table)
 
     frame = pandas.read_csv(path, dtype={"colour": str, "wild": str})[FEATURES]
     frame[["colour", "wild"]] = frame[["colour", "wild"]].fillna("")
@@ -75,12 +75,12 @@ def test_labels_of_any_type_are_classes_in_order(tmp_path: Path, labels: list[st
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("1,a\n2,b\n3,a\nx,b\n", "row 5, column x: 'x' is a text among numbers"),
+        ("1,a\n2,b\n3,a\nx,b\n", "row 5, column x: 'x' is text among numbers"),
         ("red,a\n7,b\nblue,a\nred,b\n", "row 3, column x: '7' is a number among texts"),
         (",a\n,b\n,a\n5,b\n", "column x has no value in the training rows"),
         ("1,a\n2,\n3,a\n4,b\n", "row 3, column y: the label is missing"),
         ("1,a\n2,NA\n3,a\n4,b\n", "row 3, column y: the label is missing"),
-        ("".join(f"name {n},a\n" for n in range(1001)), "has 1,001 different texts, more than the 1,000"),
+        ("".join(f"name {n},a\n" for n in range(1001)), "has 1,001 different texts, more than 1,000"),
     ],
 )
 def test_what_cannot_be_learned_from_is_named(tmp_path: Path, rows: str, message: str) -> None:
@@ -93,9 +93,9 @@ def test_what_cannot_be_learned_from_is_named(tmp_path: Path, rows: str, message
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("5,a\nfive,b\n", "row 3, column x: 'five' is a text, where training rows have numbers"),
-        ("5,a\n3e38,b\n", "row 3, column x: 3e+38 is too far from the training rows' numbers"),
-        ("5,a\n5,z\n", "row 3, column y: 'z' is no class of this network: a, b"),
+        ("5,a\nfive,b\n", "row 3, column x: 'five' is text, but the training rows hold numbers"),
+        ("5,a\n3e38,b\n", "row 3, column x: 3e+38 is too far from the numbers in the training rows"),
+        ("5,a\n5,z\n", "row 3, column y: 'z' is not a class of this network: a, b"),
         ("5,a\n5,\n", "row 3, column y: the label is missing"),
     ],
 )
@@ -111,7 +111,7 @@ def test_another_table_that_does_not_fit_is_refused_by_row_and_column(tmp_path: 
 
 def test_the_spec_is_plain_values_and_comes_back_from_them(tmp_path: Path) -> None:
     table = read_table(write_mixed(tmp_path / "mixed.csv"), MIXED_HEADER, texts=["kind"])
-    schema = fit_schema(table, np.arange(40), FEATURES, "kind", ORIGIN)
+    schema = fit_schema(table, np.arange(40), "kind", ORIGIN)
     assert schema_from_plain(asdict(schema)) == schema
     assert schema_from_plain(json.loads(json.dumps(asdict(schema)))) == schema
     assert (schema.in_features, schema.features) == (1 + 3 + 1 + 2, FEATURES)

@@ -1,0 +1,134 @@
+"""OwnDataModule: a person's own data, split by seed, and the rule which of its samples may be scored.
+
+Knows nothing of images and tables: a subclass reads them.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_lightning.console import printable
+from mnist_lightning.data.datamodule import ClassificationDataModule, Samples
+from mnist_lightning.data.splits import TrainingSource
+from mnist_lightning.errors import ConfigError, DatasetError, UserError
+
+if TYPE_CHECKING:
+    from mnist_lightning.data.image_schema import ImageSchema
+    from mnist_lightning.data.table.encoder import TableSchema
+
+PURPOSES = {"train": "train on", "val": "validate on", "test": "test on"}
+
+
+class OwnDataModule(ClassificationDataModule):
+    """A folder or a file of a person's own; splits that do not come with it are held out from the training data.
+
+    A subclass sets `path` and defines the methods that raise NotImplementedError here.
+    """
+
+    path: Path  # as the user named it
+    _schema: "ImageSchema | TableSchema | None" = None  # a checkpoint's, or fitted to the training samples
+
+    def setup(self, stage: str) -> None:
+        """Read and split what the stage needs, and print what was found."""
+        if stage == "fit":
+            if "train" not in self._splits:
+                self._split_to_train()
+            self._splits["val"] = self._samples_to_score("val")
+            self._print(*self._description())
+        else:
+            split = "val" if stage == "validate" else "test"
+            samples = self._splits[split] = self._samples_to_score(split)
+            count, total = len(samples.indices), len(samples.labels)
+            self._print(f"{self.path}: {count:,} of {total:,} {self.noun} are scored")
+
+    def _split_to_train(self) -> None:
+        """Split the data; a resumed run needs the data that it began with."""
+        source = TrainingSource(str(self.path), self._digest(), self.split_seed, self._splits_to_cut())
+        if self._schema and (before := self._schema.origin):
+            if _same_place(source.path, before.path) and source.sha256 != before.sha256:
+                raise DatasetError(
+                    f"{self._name} has changed since the run began; resuming it needs the same {self.noun}"
+                )
+            self._schema = replace(self._schema, origin=source)
+        self._splits |= self._split(source)
+
+    def _samples_to_score(self, split: str) -> Samples:
+        """Return the samples of `val` or `test`, which the network must not have been trained on.
+
+        The first of these that there is: samples that were read before; samples given for this split alone; if the data
+        are those of the training, the samples that were held out from it; all samples of any other data.
+        """
+        if split in self._splits:
+            return self._splits[split]
+        if (given := self._given_split(split)) is not None:
+            return given
+        source = self._training_source
+        if self._digest() == source.sha256:
+            if split not in source.cut:
+                raise self._lacks_split(split)
+            if self.split_seed != source.split_seed:
+                raise ConfigError(
+                    f"data.split_seed must be that of the training, {source.split_seed}; with another, {self.noun} "
+                    "that the network was trained on would be scored"
+                )
+            self._splits |= self._split(source)
+            return self._splits[split]
+        if self._is_training_place() and self.path.exists():
+            raise DatasetError(
+                f"{self._name} has changed since the network was trained on it, so its {split} {self.noun} are not "
+                "known; data under another name are scored whole"
+            )
+        return self._all_samples(split)
+
+    @property
+    def _name(self) -> str:
+        return printable(str(self.path))
+
+    def _is_training_place(self) -> bool:
+        """Return whether the data lie where those of the training lay."""
+        return _same_place(self.path, self._training_source.path)
+
+    @property
+    def _training_source(self) -> TrainingSource:
+        source = self.schema.origin
+        assert source
+        return source
+
+    def _split_sizes(self) -> str:
+        """Return how many samples each split has, in words."""
+        sizes = [
+            (len(self._splits[split].indices), purpose) for split, purpose in PURPOSES.items() if split in self._splits
+        ]
+        return ", ".join(f"{size:,} to {purpose}" for size, purpose in sizes)
+
+    def _digest(self) -> str:
+        """Return the SHA-256 of the data that splits are cut from; empty if there are none."""
+        raise NotImplementedError
+
+    def _splits_to_cut(self) -> tuple[str, ...]:
+        """Return the splits, `val` and `test` or fewer, that the data do not come with."""
+        raise NotImplementedError
+
+    def _split(self, source: TrainingSource) -> dict[str, Samples]:
+        """Return the splits by name, the training samples among them; fit the schema to these if there is none."""
+        raise NotImplementedError
+
+    def _given_split(self, split: str) -> Samples | None:
+        """Return the samples that the user gave for a split; None if it is to be cut."""
+        raise NotImplementedError
+
+    def _all_samples(self, split: str) -> Samples:
+        """Return all samples of data that the network was not trained on; `split` is what they are scored as."""
+        raise NotImplementedError
+
+    def _lacks_split(self, split: str) -> UserError:
+        """Return the error that a split came with the training data and is missing now."""
+        raise NotImplementedError
+
+    def _description(self) -> list[str]:
+        """Return what `fit` prints about the data, in lines."""
+        raise NotImplementedError
+
+
+def _same_place(one: str | Path, other: str | Path) -> bool:
+    return Path(one).absolute() == Path(other).absolute()

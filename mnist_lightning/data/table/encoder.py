@@ -1,0 +1,249 @@
+"""TableSchema: what a trained network has to know of its table, and how rows become its inputs. No torch.
+
+It is fitted to the training rows alone, and every checkpoint holds it as plain values.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_lightning.console import listed
+from mnist_lightning.data.splits import TrainingSource
+from mnist_lightning.data.table.reader import Numbers, Table, Texts, numbers_in
+from mnist_lightning.errors import DatasetError
+
+MAX_CATEGORIES = 1000  # of a column; a column with more holds names or identifiers rather than categories
+MAX_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """A numeric column, encoded as (number - mean) / std.
+
+    Args:
+        name: Its name.
+        mean: Mean of the training rows.
+        std: Standard deviation of the training rows, 1 if all are equal.
+        median: Median of the training rows, which replaces missing numbers.
+    """
+
+    name: str
+    mean: float
+    std: float
+    median: float
+
+    @property
+    def width(self) -> int:
+        """How many inputs the column becomes."""
+        return 1
+
+    def encode(self, table: Table, inputs: NDArray[np.float32]) -> None:
+        """Write the encoded column into float32 (N, 1).
+
+        Raises:
+            DatasetError: If a field is text, or so far from the training rows that float32 cannot hold it.
+        """
+        values = table.columns[self.name]
+        if isinstance(values, Texts):
+            row = np.flatnonzero(np.append(np.isnan(numbers_in(values.values)), False)[values.codes])[0]
+            raise table.fault(row, self.name, f"{values.at(row)!r} is text, but the training rows hold numbers")
+        with np.errstate(over="ignore"):
+            inputs[:, 0] = (np.where(np.isnan(values), self.median, values) - self.mean) / self.std
+        if len(far := np.flatnonzero(~np.isfinite(inputs[:, 0]))):
+            raise table.fault(far[0], self.name, f"{values[far[0]]} is too far from the numbers in the training rows")
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """A text column, encoded one-hot; a category that no training row has becomes zeros.
+
+    Args:
+        name: Its name.
+        categories: The texts of the training rows, sorted; the empty text stands for missing fields.
+    """
+
+    name: str
+    categories: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """How many inputs the column becomes."""
+        return len(self.categories)
+
+    def encode(self, table: Table, inputs: NDArray[np.float32]) -> None:
+        """Write the encoded column into float32 (N, categories), which holds zeros."""
+        values = table.columns[self.name]
+        index_of = {text: index for index, text in enumerate(self.categories)}
+        if isinstance(values, Texts):
+            # The last is the index of a missing field, whose code is -1.
+            indices = np.array([index_of.get(text, -1) for text in (*values.values, "")])[values.codes]
+        else:  # numbers, which are not among the categories, or missing
+            indices = np.where(np.isnan(values), index_of.get("", -1), -1)
+        known = np.flatnonzero(indices >= 0)
+        inputs[known, indices[known]] = 1
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """The columns of a table, and the meaning of the network's outputs.
+
+    Args:
+        target: The column that is predicted.
+        class_names: The name of each class, by label.
+        columns: The columns that the network takes, in this order.
+        origin: The table that the network was trained on.
+    """
+
+    target: str
+    class_names: tuple[str, ...]
+    columns: tuple[NumberColumn | CategoryColumn, ...]
+    origin: TrainingSource
+    eval_batch_size: ClassVar[int] = 4096  # rows; fixed, so that scores do not depend on an option
+
+    @property
+    def features(self) -> list[str]:
+        """The names of the columns that the network takes."""
+        return [column.name for column in self.columns]
+
+    @property
+    def in_features(self) -> int:
+        """How many inputs a row becomes."""
+        return sum(column.width for column in self.columns)
+
+    def encode(self, table: Table) -> NDArray[np.float32]:
+        """Return the inputs float32 (N, in_features) of a table's rows.
+
+        Raises:
+            DatasetError: If a numeric column holds text, or a number that float32 cannot hold once it is standardised.
+        """
+        inputs = np.zeros((len(table.rows), self.in_features), np.float32)
+        start = 0
+        for column in self.columns:
+            column.encode(table, inputs[:, start : start + column.width])
+            start += column.width
+        return inputs
+
+    def labels(self, table: Table, column: str) -> NDArray[np.int64]:
+        """Return the labels int64 (N,) of a table's rows, from a column that was read as text.
+
+        Raises:
+            DatasetError: If a label is missing, or is not a class of the network.
+        """
+        texts = label_texts(table, column)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        label_of_code = np.array([numbers.get(value, -1) for value in texts.values])
+        labels: NDArray[np.int64] = label_of_code[texts.codes]
+        if len(unknown := np.flatnonzero(labels < 0)):
+            what = f"{texts.at(unknown[0])!r} is not a class of this network: {listed(self.class_names)}"
+            raise table.fault(unknown[0], column, what)
+        return labels
+
+
+def fit_schema(table: Table, train: NDArray[np.int64], target: str, origin: TrainingSource) -> TableSchema:
+    """Return the schema of a table, computed from its training rows.
+
+    Args:
+        table: The target, read as text, and the columns that the network takes, in order.
+        train: int64 (M,), the indices of the training rows.
+        target: The column that is predicted.
+        origin: Where the rows come from.
+
+    Raises:
+        DatasetError: If a column mixes numbers and text, has too many different texts, or is empty.
+    """
+    texts = label_texts(table, target)
+    classes = {texts.values[code] for code in np.unique(texts.codes[train])}
+    columns = tuple(
+        _category_column(table, train, name, values)
+        if isinstance(values, Texts)
+        else _number_column(table, name, values[train])
+        for name, values in table.columns.items()
+        if name != target
+    )
+    return TableSchema(target, tuple(in_order(classes)), columns, origin)
+
+
+def label_texts(table: Table, column: str) -> Texts:
+    """Return a column of labels.
+
+    Raises:
+        DatasetError: If a label is missing.
+    """
+    texts = table.columns[column]
+    assert isinstance(texts, Texts)
+    if len(missing := np.flatnonzero(texts.codes < 0)):
+        raise table.fault(missing[0], column, "the label is missing")
+    return texts
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Return names sorted, as numbers if all of them are numbers.
+
+    >>> in_order({"10", "9"}), in_order({"10", "9", "b"})
+    (['9', '10'], ['10', '9', 'b'])
+    """
+    alphabetic = sorted(names)
+    numbers = numbers_in(alphabetic)
+    return alphabetic if np.isnan(numbers).any() else [alphabetic[index] for index in numbers.argsort(kind="stable")]
+
+
+def schema_from_plain(values: Any) -> TableSchema | None:
+    """Return the schema that a checkpoint holds as plain values (`dataclasses.asdict`); None if they are invalid."""
+    try:
+        columns = tuple(map(_column_from_plain, values["columns"]))
+        (target,), class_names = _names([values["target"]]), _names(values["class_names"])
+        schema = TableSchema(target, class_names, columns, TrainingSource.from_plain(values["origin"]))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # RuntimeError: a tensor in their place
+        return None
+    is_valid = schema.in_features and len(class_names) >= 2 and len(set(schema.features)) == len(schema.features)
+    return schema if is_valid else None
+
+
+def _column_from_plain(column: Any) -> NumberColumn | CategoryColumn:
+    (name,) = _names([column["name"]])
+    if "categories" in column:
+        return CategoryColumn(name, _names(column["categories"]))
+    mean, std, median = (float(column[key]) for key in ("mean", "std", "median"))
+    if not (np.isfinite([mean, std, median]).all() and std > 0):
+        raise ValueError("numbers that cannot standardise a column")
+    return NumberColumn(name, mean, std, median)
+
+
+def _names(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise TypeError("not a list of strings")
+    return tuple(values)
+
+
+def _number_column(table: Table, name: str, values: Numbers) -> NumberColumn:
+    present = values[~np.isnan(values)]
+    if not len(present):
+        raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")
+    mean, std = float(present.mean()), float(present.std())
+    if not np.ptp(present):  # the mean of equal numbers is off by its rounding
+        mean, std = float(present[0]), 1.0
+    return NumberColumn(name, mean, std, float(np.median(present)))
+
+
+def _category_column(table: Table, train: NDArray[np.int64], name: str, texts: Texts) -> CategoryColumn:
+    is_number = ~np.isnan(numbers_in(texts.values))
+    seen = np.unique(texts.codes[train])
+    if is_number[seen[seen >= 0]].any():
+        # The rarer kind is the likelier mistake.
+        row_is_number = np.append(is_number, False)[texts.codes]
+        present = texts.codes >= 0
+        text_is_rarer = 2 * row_is_number.sum() >= present.sum()
+        row = np.flatnonzero(present & (~row_is_number if text_is_rarer else row_is_number))[0]
+        what = "is text among numbers" if text_is_rarer else "is a number among texts"
+        raise table.fault(row, name, f"{texts.at(row)!r} {what}; fix it, or leave the column out of data.features")
+    categories = sorted({texts.values[code] if code >= 0 else "" for code in seen})
+    if categories == [""]:
+        raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")
+    if len(categories) > MAX_CATEGORIES:
+        raise DatasetError(
+            f"{table.path}, column {name} has {len(categories):,} different texts, more than {MAX_CATEGORIES:,}; leave "
+            "it out of data.features"
+        )
+    return CategoryColumn(name, tuple(categories))

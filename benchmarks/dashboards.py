@@ -20,8 +20,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from benchmarks import report
 from benchmarks.contenders import TimedCLI
 from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.figures import Dashboard
-from mnist_lightning.training.callbacks.run_summary import Calibrator
 from mnist_lightning.training.logger import run_logger
 
 

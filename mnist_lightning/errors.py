@@ -47,14 +47,6 @@ class StorageError(UserError):
     exit_code = 5
 
 
-class ProcessLostError(UserError):
-    """Another process of the same run has ended; its exit code is also this error's, unless a signal ended it."""
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = max(exit_code, 1)
-
-
 class CheckpointError(UserError):
     """A checkpoint is missing, corrupted, or belongs to another network or data set."""
 

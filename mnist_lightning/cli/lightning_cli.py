@@ -21,26 +21,27 @@ from torch.utils import deterministic
 from mnist_lightning.cli.changes import Change
 from mnist_lightning.cli.config import check_files, guard_configs
 from mnist_lightning.cli.parser import OptionParser, config_files
-from mnist_lightning.cli.resume import changed_options, check_dataset, epochs_done, why_finished
+from mnist_lightning.cli.resume import changed_options, check_dataset, why_finished
 from mnist_lightning.cli.saved_config import SaveConfig, saved_options
 from mnist_lightning.cli.tasks import OPTION, PAIRS, DataKind, kind_of_command
 from mnist_lightning.cli.validation import check_options
-from mnist_lightning.console import printable, shortened
-from mnist_lightning.errors import CheckpointError, ConfigError, UserError
+from mnist_lightning.console import printable
+from mnist_lightning.errors import ConfigError, UserError
 from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.training.callbacks.calibrator import Calibrator
+from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
+from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
+from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
+from mnist_lightning.training.callbacks.exact_resume import ExactResume
 from mnist_lightning.training.callbacks.figures import Dashboard
-from mnist_lightning.training.callbacks.model_checkpoint import RunCheckpoint
-from mnist_lightning.training.callbacks.nan_guard import DivergenceGuard
-from mnist_lightning.training.callbacks.resume_check import ResumeGuard
-from mnist_lightning.training.callbacks.run_summary import Calibrator, EarlyStopping, ProgressBar, RunReport
-from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
+from mnist_lightning.training.callbacks.progress_bar import ProgressBar
+from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
+from mnist_lightning.training.callbacks.run_summary import RunSummary
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, repair
 from mnist_lightning.training.distributed import is_first
-from mnist_lightning.training.logger import RunLogger, quiet_event_writer
+from mnist_lightning.training.logger import TEST_SUFFIX, RunLogger, quiet_event_writer, truncate_events
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.trainer import AutoTrainer
-
-# What restoring a state that is none of this program's ends in.
-RESTORE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 DESCRIPTIONS = {
     "fit": "Train; the run goes to lightning_logs/version_N and checkpoints/version_N.",
@@ -76,7 +77,6 @@ class TrainerCLI(LightningCLI):
         self.made_run = False
         self.changed: list[Change] = []  # options that differ from those that the checkpoint was trained with
         self.lock: FileLock | None = None
-        self.resume_guard: ResumeGuard | None = None
         guard_configs()
         # Before torch makes its threads, which do as the one that makes them. A network that has learnt its images has
         # gradients below 1e-38, and Intel's processors take far longer over each of those.
@@ -159,7 +159,6 @@ class TrainerCLI(LightningCLI):
         for name in self.pair.from_data:
             compute = partial(self._said_by_data, name)
             parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")
-        parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
     def _said_by_data(self, name: str, data: Any) -> int:
@@ -243,12 +242,10 @@ class TrainerCLI(LightningCLI):
             extra.append(self.pair.score_report(self.located, self.checkpoint, folder))
             kwargs["precision"] = "32-true"  # a score does not depend on what the machine is fast at
         elif not options.trainer.fast_dev_run:
+            extra.append(ExactResume(options.seed_everything))
             if is_first():
-                extra.append(RunReport(self._prepare_run(root)))
+                extra.append(RunSummary(self._prepare_run(root)))
             extra += [DivergenceGuard(), Calibrator()]
-            if self.located:
-                self.resume_guard = ResumeGuard(self.located.path, self.checkpoint)
-                extra.append(self.resume_guard)
         if options.trainer.logger in (None, True):
             kwargs["logger"] = self._logger()
         if options.trainer.enable_progress_bar in (None, True):
@@ -280,26 +277,16 @@ class TrainerCLI(LightningCLI):
         if self.run is None or self.subcommand == "validate":
             return False
         if self.subcommand == "test":
-            return RunLogger(self.run.logs)
-        if self.made_run:
-            return RunLogger(self.run.logs, draw_graph=True)
-        return RunLogger(self.run.logs, first_epoch=epochs_done(self.checkpoint))
+            return RunLogger(self.run.logs, filename_suffix=TEST_SUFFIX)
+        if not self.made_run:
+            truncate_events(self.run.logs, self.checkpoint.get(RESUME, {}).get("event_files", {}))
+        return RunLogger(self.run.logs, draw_graph=self.made_run)
 
     def before_validate(self) -> None:
         """Hand the checkpoint over."""
         self.config_init[self.subcommand]["ckpt_path"] = str(self.located.path) if self.located else None
 
     before_fit = before_test = before_validate
-
-    def fit(self, **kwargs: Any) -> None:
-        """Train; what goes wrong between a checkpoint and the first step after it is the checkpoint's fault."""
-        try:
-            self.trainer.fit(**kwargs)
-        except RESTORE_ERRORS as error:
-            if isinstance(error, UserError) or self.resume_guard is None or self.resume_guard.has_stepped:
-                raise
-            reason = shortened(" ".join(str(error).split()))
-            raise CheckpointError(f"{self.resume_guard.path} cannot be resumed from: {reason}") from error
 
     def after_fit(self) -> None:
         """See that something was trained, and test it if that was asked for."""
@@ -322,7 +309,7 @@ class TrainerCLI(LightningCLI):
     def _mend_run(self) -> None:
         """Let the run that goes on catch up with what a kill between a checkpoint and its copies left undone."""
         if self.command == "fit" and self.run:
-            mend(self.run.checkpoints)
+            repair(self.run.checkpoints)
 
     def _discard_empty_run(self) -> None:
         """Remove the folders of a run that saved nothing, so that it is nobody's newest run."""

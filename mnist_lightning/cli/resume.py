@@ -11,8 +11,8 @@ from mnist_lightning.cli.saved_config import held_options, saved_config
 from mnist_lightning.data.mnist.registry import trained_on
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs.run_folders import Located
-from mnist_lightning.training.callbacks.resume_check import is_within_epoch
-from mnist_lightning.training.callbacks.run_summary import EarlyStopping
+from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
+from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 
 
 def epochs_done(checkpoint: Mapping[str, Any]) -> int:

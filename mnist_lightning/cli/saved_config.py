@@ -84,11 +84,11 @@ def held_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, A
     kind = kind_of_content(checkpoint)
     groups, said_by_data = groups_of(kind), PAIRS[kind].from_data
     model = _plain_options(hparams, (*groups["model"], *said_by_data))
-    if not {"lr", "seed"} <= model.keys() or model != hparams:
+    if "lr" not in model or model != hparams:
         raise CheckpointError(f"{located.path} was not saved by this project's {PAIRS[kind].model.__name__}")
     model = {name: value for name, value in model.items() if name in groups["model"]}
-    data = {name: value for name, value in _plain_options(data, groups["data"]).items() if name != "seed"}
-    return {"seed_everything": model.pop("seed"), "model": model, "data": data}
+    data = _plain_options(data, groups["data"])
+    return {"seed_everything": data.pop("seed", 0), "model": model, "data": data}
 
 
 def _plain_options(values: object, known: Container[str]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from lightning.pytorch import Trainer
 from mnist_lightning.cli.parser import place_of
 from mnist_lightning.cli.tasks import PAIRS, DataKind
 from mnist_lightning.errors import ConfigError
+from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.figures import Dashboard
-from mnist_lightning.training.callbacks.model_checkpoint import RunCheckpoint
-from mnist_lightning.training.callbacks.run_summary import EarlyStopping
+from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.trainer import AutoTrainer
 
 Group = Mapping[str, Parameter]

@@ -1,8 +1,8 @@
-"""Lightning's CheckpointIO, made durable: no kill and no full disk costs a good checkpoint.
+"""DurableCheckpointIO: a CheckpointIO plugin with which neither a kill nor a full disk loses a good checkpoint.
 
-After each save a run's folder holds a file of its own for that moment, `last.ckpt`, and `best.ckpt` when this one is
-the best. The manifest that vouches for a file is replaced before the file gets its name, so at any instant each listed
-file is either whole or not there yet.
+After each save the folder of a run holds a file for this save, `last.ckpt`, and `best.ckpt` if it is the best so far.
+The manifest entry of a file is written before the file gets its name, so each listed file is either complete or not
+there yet.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from mnist_lightning.runs.verification import matches, read_checkpoint, read_ent
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints durably; read only what verifies."""
+    """Write checkpoints durably, and read only those that verify."""
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint; in a run's folder, bring `last.ckpt`, `best.ckpt` and the manifest up to date.
+        """Write a checkpoint; in a run's folder, update `last.ckpt`, `best.ckpt` and the manifest.
 
         Raises:
-            CheckpointError: If a state in it is no plain value or tensor.
+            CheckpointError: If it contains something other than plain values and tensors.
             DivergenceError: If a weight is not finite.
-            StorageError: If the disk is full or the folder cannot be written; nothing that was there is lost.
+            StorageError: If the disk is full or the folder is not writable; existing files are not lost.
         """
         path = Path(path)
         for name, value in checkpoint["state_dict"].items():
@@ -45,15 +45,15 @@ class DurableCheckpointIO(TorchCheckpointIO):
         try:
             torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            # Found now, and not when the run is to be resumed.
+            # Found now rather than when the run is resumed.
             raise CheckpointError(
-                f"{path} could never be read: a state is no plain value or tensor ({error})"
+                f"{path} cannot be saved: a state is not a plain value or tensor ({error})"
             ) from error
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if run_folders.run_of(path):
                 _save_in_run(path, data, entry_of(path.name, hashlib.sha256(data).hexdigest(), checkpoint))
-            else:  # where another ModelCheckpoint of the user's keeps its files, in its own way
+            else:  # of another ModelCheckpoint, which manages its own files
                 replace_file(path, data)
         except OSError as error:
             raise StorageError(f"cannot save {path} ({len(data):,} bytes): {error.strerror or error}") from error
@@ -61,22 +61,22 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint that verifies, plain values and tensors only, whatever was asked for.
+        """Read a checkpoint that verifies, with plain values and tensors only, whatever `weights_only` is.
 
         Raises:
-            CheckpointError: If it is damaged or not a checkpoint.
+            CheckpointError: If it is corrupted or not a checkpoint.
         """
         return read_checkpoint(Path(path))
 
 
-def mend(folder: Path) -> None:
-    """Bring a run's manifest, `last.ckpt` and `best.ckpt` up to date, after a kill between a checkpoint and its copies.
+def repair(folder: Path) -> None:
+    """Update a run's manifest, `last.ckpt` and `best.ckpt` after a kill between a checkpoint and its copies.
 
     Raises:
-        StorageError: If the disk is full or the folder cannot be written; nothing that was there is lost.
+        StorageError: If the disk is full or the folder is not writable; existing files are not lost.
     """
     try:
-        entries = _still_there(folder)
+        entries = _listed_entries(folder)
         if entries and not read_manifest(folder):
             replace_file(folder / MANIFEST, manifest_text(entries).encode())
         newest = sorted(entries, key=lambda entry: -entry.global_step)
@@ -86,12 +86,12 @@ def mend(folder: Path) -> None:
                 if not matches(folder / name, entry.sha256) and matches(own, entry.sha256):
                     replace_file(folder / name, own.read_bytes())
     except OSError as error:
-        raise StorageError(f"cannot mend {folder}: {error.strerror or error}") from error
+        raise StorageError(f"cannot repair {folder}: {error.strerror or error}") from error
 
 
 def _save_in_run(path: Path, data: bytes, entry: Entry) -> None:
     folder = path.parent
-    entries = [*_still_there(folder, but=path.name), entry]
+    entries = [*_listed_entries(folder, but=path.name), entry]
     with written_beside(path, data) as publish:
         replace_file(folder / MANIFEST, manifest_text(entries).encode())
         publish()
@@ -100,8 +100,8 @@ def _save_in_run(path: Path, data: bytes, entry: Entry) -> None:
         replace_file(folder / BEST, data)
 
 
-def _still_there(folder: Path, *, but: str | None = None) -> list[Entry]:
-    """Return the entries that vouch for a file; `best.ckpt` or `last.ckpt` may be the only copy left."""
+def _listed_entries(folder: Path, *, but: str | None = None) -> list[Entry]:
+    """Return the manifest entries of files that exist; `best.ckpt` or `last.ckpt` may be the only copy left."""
     copies = [sha256(path) for path in (folder / BEST, folder / LAST) if path.exists()]
     return [
         entry

@@ -1,4 +1,4 @@
-"""What the bits of a training run depend on besides its settings: the device and what it can do. No Lightning."""
+"""The environment that the bits of a run depend on besides its options: versions, device, precision. No Lightning."""
 
 from typing import Literal
 
@@ -6,10 +6,10 @@ import torch
 
 
 def environment(device: torch.device, precision: str) -> dict[str, str]:
-    """Return what must be the same for a resumed run to give the same bits, in words.
+    """Return what must be equal for a resumed run to reproduce the bits of an unbroken one.
 
     Args:
-        device: Where the network is.
+        device: Device of the network.
         precision: The Trainer's precision.
     """
     return {
@@ -21,17 +21,17 @@ def environment(device: torch.device, precision: str) -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return a device in words, such as `cpu (AMD EPYC, 2 threads)`."""
+    """Return a description of a device, such as `cpu (AMD EPYC, 2 threads)`."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        name = torch.cpu.get_capabilities().get("cpu_name", "unknown processor")
+        name = torch.cpu.get_capabilities().get("cpu_name", "unknown CPU")
         return f"cpu ({name}, {torch.get_num_threads()} threads)"
     return str(device)
 
 
 def native_precision(*, on_gpu: bool) -> Literal["bf16-mixed", "32-true"]:
-    """Return bfloat16 where the device has it natively; emulated, it would be slower than float32."""
+    """Return bfloat16 if the device supports it natively; emulated, it would be slower than float32."""
     if on_gpu:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

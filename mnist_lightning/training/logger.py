@@ -1,4 +1,4 @@
-"""The TensorBoard logger of a run: our tags, the epoch as the horizontal axis, one curve across resumptions."""
+"""RunLogger: TensorBoard's logger with this project's tags and axes, and a curve that continues when a run resumes."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from mnist_lightning.evaluation.plots import as_png
 from mnist_lightning.training.classifier import Classifier
 
 # Metrics are called <split>_<quantity> everywhere (a slash would make a folder of a checkpoint's name); only
-# TensorBoard, which groups charts by what stands before the slash, sees these.
+# TensorBoard, which groups charts by what precedes the slash, gets these tags.
 TAGS = {
     "train_loss": "Loss/train",
     "val_loss": "Loss/val",
@@ -30,7 +30,7 @@ TAGS = {
     "lr": "Learning rate",
 }
 
-# The charts of the tab "Custom Scalars": train against validation.
+# The charts of the tab "Custom Scalars": training against validation.
 LAYOUT = {
     "Training": {
         "Loss": ["Multiline", ["Loss/train", "Loss/val"]],
@@ -38,32 +38,42 @@ LAYOUT = {
     }
 }
 
+EVENTS = "events.out.tfevents.*"
+TEST_SUFFIX = ".test"  # of the event files that `test` writes
+
 
 class RunLogger(TensorBoardLogger):
     """Write a run's metrics, network graph and hyper-parameters into its log folder.
 
+    The metrics in `TAGS` have the epoch as the horizontal axis, all others the step.
+
     Args:
-        folder: The run's log folder, `lightning_logs/version_7`.
-        first_epoch: Epoch that training goes on with: points from there on, left by an interrupted run, are dropped
-            from the curves; None drops nothing.
+        folder: The run's log folder, such as `lightning_logs/version_7`.
         draw_graph: Whether to draw the network.
+        filename_suffix: Suffix of the event files; `TEST_SUFFIX` keeps them when a run resumes.
     """
 
-    def __init__(self, folder: Path, *, first_epoch: int | None = None, draw_graph: bool = False) -> None:
+    def __init__(self, folder: Path, *, draw_graph: bool = False, filename_suffix: str = "") -> None:
         super().__init__(
             save_dir=str(folder.parent),
             name="",
             version=folder.name,
             default_hp_metric=False,
-            purge_step=first_epoch,
+            filename_suffix=filename_suffix,
         )
+        self.folder = folder
         self.draw_graph = draw_graph
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write scalars at an epoch, under TensorBoard's tags; not what Lightning logs by itself, at steps."""
-        if "epoch" in metrics:
-            return
-        super().log_metrics({TAGS.get(name, name): value for name, value in metrics.items()}, step)
+        """Write scalars: those in `TAGS` at the epoch if `metrics` names it, the others at the step."""
+        epoch = metrics.get("epoch")
+        curves = {TAGS[name]: value for name, value in metrics.items() if name in TAGS}
+        others = {name: value for name, value in metrics.items() if name not in TAGS and name != "epoch"}
+        if epoch is not None:
+            # `ResultWriter` logs the test's at the epoch of the checkpoint, which the Trainer does not know.
+            curves = {tag: value for tag, value in curves.items() if not tag.endswith("/test")}
+        super().log_metrics(curves, step if epoch is None else int(epoch))
+        super().log_metrics(others, step)
 
     def log_graph(self, model: LightningModule, input_array: Tensor | None = None) -> None:  # type: ignore[override]
         """Draw the network, without the metrics around it."""
@@ -76,37 +86,62 @@ class RunLogger(TensorBoardLogger):
             self.experiment.add_graph(model.network, model.example_input_array.to(model.device))
 
     def log_layout(self) -> None:
-        """Describe the charts that compare training with validation."""
+        """Define the charts that compare training with validation."""
         self.experiment.add_custom_scalars(LAYOUT)
 
     @rank_zero_only
     def log_picture(self, tag: str, picture: Image.Image, epoch: int) -> None:
-        """Write a picture at an epoch; SummaryWriter's own way makes floats of the pixels first, at twice the time."""
+        """Write an image at an epoch."""
         image = Summary.Image(
             height=picture.height,
             width=picture.width,
             colorspace=len(picture.getbands()),
             encoded_image_string=as_png(picture),
         )
-        self.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
+        # `SummaryWriter.add_image` would need its pixels as floats, at twice the time.
+        self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
 
     def log_text(self, tag: str, text: str, epoch: int) -> None:
         """Write a line at an epoch."""
         self.experiment.add_text(tag, text, epoch)
 
     def save(self) -> None:
-        """Flush the events; the run's `config.yaml` takes the place of Lightning's `hparams.yaml`."""
+        """Flush the events; the run's `config.yaml` replaces Lightning's `hparams.yaml`."""
         self.experiment.flush()
+
+    def event_files(self) -> dict[str, int]:
+        """Return the size in bytes of each event file of the training so far, by name."""
+        self.save()
+        return {path.name: path.stat().st_size for path in _event_files(self.folder)}
 
 
 def run_logger(trainer: Trainer) -> RunLogger | None:
-    """Return the logger of the run, if the trainer has one."""
+    """Return the run's logger, if the trainer has it."""
     return next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
+
+
+def truncate_events(folder: Path, sizes: Mapping[str, int]) -> None:
+    """Remove what a training wrote after a checkpoint from the event files of its log folder.
+
+    Args:
+        folder: The log folder.
+        sizes: What `RunLogger.event_files` returned when the checkpoint was saved.
+    """
+    for path in _event_files(folder):
+        if path.name not in sizes:
+            path.unlink()
+        elif path.stat().st_size > sizes[path.name]:
+            with path.open("r+b") as file:
+                file.truncate(sizes[path.name])
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob(EVENTS)) if not path.name.endswith(TEST_SUFFIX)]
 
 
 @contextmanager
 def quiet_event_writer() -> Iterator[None]:
-    """Let no thread print a traceback for what a disk refuses: the writer of events hands it to the main thread."""
+    """Keep threads from printing a traceback of a disk error: the event writer hands it to the main thread."""
     hook = threading.excepthook
 
     def print_others(failure: threading.ExceptHookArgs) -> None:
@@ -121,11 +156,10 @@ def quiet_event_writer() -> Iterator[None]:
 
 
 def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the scalars in a log folder by tag: the finite value at each epoch, the last one written."""
-    # Here, for it takes a tenth of a second and training has no use for it.
+    """Return the finite scalars in a log folder by tag, as (step, value)."""
+    # Imported here: it takes a tenth of a second, and training does not need it.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    # It would warn of the points that a resumed run has overwritten, which it leaves out.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1, "tensors": 1, "histograms": 1})
     events.Reload()

@@ -32,7 +32,6 @@ class TableClassifier(Classifier):
             validated, saved as the network and scored; 0 keeps no mean.
         plateau_factor: What a cut multiplies the learning rate by, in (0, 1).
         plateau_patience: Epochs without a lower validation loss before the next one brings a cut, at least 0.
-        seed: Seed of the dropout masks, at least 0. On the command line it is `seed_everything`.
 
     Raises:
         ConfigError: If a number is out of range.
@@ -54,7 +53,6 @@ class TableClassifier(Classifier):
         ema_decay: float = 0.0,
         plateau_factor: float = 0.5,
         plateau_patience: int = 2,
-        seed: int = 0,
     ) -> None:
         super().__init__(
             lr=lr,
@@ -68,7 +66,6 @@ class TableClassifier(Classifier):
             plateau_factor=plateau_factor,
             plateau_patience=plateau_patience,
             num_classes=num_classes,
-            seed=seed,
         )
 
     def make_network(self) -> nn.Module:

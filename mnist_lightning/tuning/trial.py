@@ -16,7 +16,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mnist_lightning.cli import main
 from mnist_lightning.cli.lightning_cli import TrainerCLI
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.tuning.leaderboard import REASON, RUN
 from mnist_lightning.tuning.search_space import SweepConfig
 
@@ -45,10 +44,9 @@ class ScoreReporter(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the score; a pruned trial still finishes its epoch and saves its checkpoint."""
-        assert isinstance(pl_module, Classifier)
         if trainer.sanity_checking:
             return
-        self.trial.report(pl_module.metrics[self.metric], self.validations)
+        self.trial.report(float(trainer.callback_metrics[self.metric]), self.validations)
         self.validations += 1
         if self.trial.should_prune():
             self.trial.set_user_attr(REASON, f"pruned after epoch {trainer.current_epoch}")

@@ -125,7 +125,7 @@ def test_another_seed_gives_other_weights(fit: Command, tmp_path: Path) -> None:
 
 def test_schedule_and_early_stopping_both_act_and_say_so(fit: Command, tmp_path: Path) -> None:
     outcome = fit("--trainer.max_epochs", "20", "--early_stopping.min_delta", "100", "--model.plateau_patience", "0")
-    assert "stopped early: no better val_loss in 3 epochs" in outcome.out
+    assert "stopped early: val_loss did not improve for 3 epochs" in outcome.out
     assert outcome.out.count("train_loss") == 4
     fit("--trainer.max_epochs", "5", "--model.lr", "0.03", "--model.plateau_patience", "0")
     # With a learning rate this high and no patience, some epoch is worse than the one before.

@@ -53,9 +53,6 @@ def resume(fit: Command, root: Path, content: dict[str, Any]) -> None:
         (("optimizer_states", 0, "state", 4, "exp_avg"), torch.zeros(1, 1).expand(128, 3136)),
         (("optimizer_states", 0, "param_groups", 0, "params"), [7, 6, 5, 4, 3, 2, 1, 0]),
         (("loops", "fit_loop", "epoch_progress"), {}),
-        (("callbacks", "RunCheckpoint", "best_k_models"), "x"),
-        (("classifier", "plateau", "num_bad_epochs"), "x"),
-        (("classifier", "train_tally", "loss_sum"), torch.zeros(3)),
         (("pytorch-lightning_version",), None),
     ],
 )

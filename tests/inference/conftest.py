@@ -8,7 +8,7 @@ import pytest
 
 from mnist_lightning.cli.main import main
 from mnist_lightning.evaluation.calibration import Calibration
-from mnist_lightning.training.callbacks import run_summary
+from mnist_lightning.training.callbacks import calibrator
 
 CALIBRATION = Calibration(temperature=2.0, unsure_below=0.75)
 
@@ -32,7 +32,7 @@ def trained_run(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         patch.chdir(root)
         patch.setattr(sys, "argv", ["mnist-lightning"])
         # The small data is learned without a mistake, which would leave the temperature at 1: easily forgotten.
-        patch.setattr(run_summary, "calibrate", lambda logits, labels: CALIBRATION)
+        patch.setattr(calibrator, "calibrate", lambda logits, labels: CALIBRATION)
         with pytest.raises(SystemExit) as stopped:
             main(
                 ["fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32",

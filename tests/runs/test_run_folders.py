@@ -11,7 +11,7 @@ import torch
 from mnist_lightning import SimpleCNN
 from mnist_lightning.errors import CheckpointError, StorageError
 from mnist_lightning.runs import run_folders
-from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, mend
+from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, repair
 
 
 def make_checkpoint(epoch: int = 0, **metrics: float) -> dict[str, object]:
@@ -128,7 +128,7 @@ def test_without_a_manifest_a_copy_is_found_if_only_it_is_left(run: run_folders.
         path.unlink()
     (run.checkpoints / "epoch=00.ckpt").write_bytes(b"damaged")
     assert (epoch_of(run.best()), epoch_of(run.last())) == (0, 1)
-    mend(run.checkpoints)
+    repair(run.checkpoints)
     save(run, 2, val_acc=0.7, val_loss=0.1)
     assert (epoch_of(run.best()), epoch_of(run.last())) == (0, 2)
 

@@ -21,6 +21,14 @@ def content(folder: Path, name: str = "last.ckpt") -> dict[str, Any]:
     return checkpoint
 
 
+def comparable(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be equal in the last checkpoints of an unbroken and a resumed run; event files have names."""
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "resume", "metrics", "epoch", "global_step")
+    averaging = {"current_model_state", "averaging_state"} & checkpoint.keys()
+    found = {part: checkpoint[part] for part in (*parts, *averaging)}
+    return found | {"resume": {name: value for name, value in found["resume"].items() if name != "event_files"}}
+
+
 def assert_same(left: Any, right: Any, where: str = "") -> None:
     """Compare what two checkpoints hold, tensors bit for bit."""
     if isinstance(left, torch.Tensor):

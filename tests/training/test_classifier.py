@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
-from mnist_lightning.evaluation.metrics import Score
+from mnist_lightning.data.loader import Batch
 from mnist_lightning.training.environment import native_precision
 from tests.conftest import Command
 from tests.training.bits import scalars
@@ -17,7 +17,7 @@ from tests.training.bits import scalars
 def test_training_is_adam_on_cross_entropy_over_the_shuffled_batches(digits_dir: Path, tmp_path: Path) -> None:
     data = MNISTDataModule(str(digits_dir), val_size=60, batch_size=32, seed=7)
     seed_everything(7)
-    classifier = Classifier(conv_dropout=0, fc_dropout=0, seed=7)
+    classifier = Classifier(conv_dropout=0, fc_dropout=0)
     network = SimpleCNN(0, 0)
     network.load_state_dict(classifier.network.state_dict())
     Trainer(
@@ -51,10 +51,8 @@ def test_the_learning_rate_follows_torchs_own_plateau_schedule(
     losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.7, 0.8, 0.9]
 
     def on_validation_epoch_end(self: Classifier) -> None:
-        self.val_tally.reset()
-        score = Score(loss=losses[self.current_epoch], correct=30, total=60)
-        self._report("val", score)
-        self._val_loss = score.loss
+        self.val_metric.reset()
+        self.log_dict({"val_loss": losses[self.current_epoch], "val_acc": 0.5})
 
     monkeypatch.setattr(Classifier, "on_validation_epoch_end", on_validation_epoch_end)
     outcome = fit("--trainer.max_epochs", str(len(losses)), "--early_stopping.enabled", "false",
@@ -71,25 +69,25 @@ def test_the_learning_rate_follows_torchs_own_plateau_schedule(
     rates = [value for _, value in scalars(tmp_path / "lightning_logs" / "version_0")["Learning rate"]]
     assert rates == pytest.approx(expected)
     assert len(set(expected)) == 3, "the losses were chosen to bring two cuts"
-    assert outcome.out.count("no better val_loss, learning rate") == 2
+    assert outcome.out.count("stopped improving, learning rate") == 2
 
 
-def test_dropout_masks_are_a_function_of_seed_and_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    def draw(seed: int, step: int) -> float:
-        monkeypatch.setattr(Classifier, "global_step", step)
-        images = torch.zeros(1, 1, 28, 28)
-        Classifier(seed=seed).on_train_batch_start((images, torch.zeros(1, dtype=torch.int64)), 0)
-        return torch.rand(()).item()
+def test_the_seed_of_the_command_line_reaches_weights_dropout_and_order(
+    fit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+    training_step = Classifier.training_step
 
-    draws = {(seed, step): draw(seed, step) for seed in (0, 1) for step in (0, 1, 2)}
-    assert len(set(draws.values())) == 6
-    assert draw(1, 2) == draws[1, 2]
+    def record(self: Classifier, batch: Batch, batch_idx: int) -> torch.Tensor:
+        drawn.append(torch.rand((), generator=torch.default_generator.clone_state()).item())
+        return training_step(self, batch, batch_idx)
 
-
-def test_the_seed_of_the_command_line_reaches_weights_dropout_and_order(fit: Command, tmp_path: Path) -> None:
+    monkeypatch.setattr(Classifier, "training_step", record)
     fit("--trainer.max_epochs", "1", "--seed_everything", "11")
+    for step, number in enumerate(drawn):
+        torch.manual_seed(int(np.random.SeedSequence([11, step, 0]).generate_state(1)[0]))
+        assert number == torch.rand(()).item()
     checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"]["seed"] == 11
     assert checkpoint["datamodule_hyper_parameters"]["seed"] == 11
 
 

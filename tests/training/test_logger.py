@@ -14,6 +14,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from mnist_lightning import MNISTDataModule
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.evaluation import plots
+from mnist_lightning.training.logger import TEST_SUFFIX, RunLogger, read_curves, truncate_events
 from tests.conftest import TRAIN_COUNT, Command
 from tests.training.bits import stop_at
 from tests.training.conftest import EPOCHS, LR, VAL_SIZE, FinishedRun, read_events
@@ -110,7 +111,7 @@ def test_precision_and_recall_of_each_class_are_drawn_at_each_epoch(
 
 
 def test_a_run_says_why_it_ended(events: EventAccumulator) -> None:
-    assert texts(events, "End of training") == {2: "stopped early: no better val_loss in 2 epochs"}
+    assert texts(events, "End of training") == {2: "stopped early: val_loss did not improve for 2 epochs"}
 
 
 def test_hyper_parameters_stand_beside_the_scores_they_reached(events: EventAccumulator) -> None:
@@ -135,10 +136,12 @@ def test_a_cut_of_the_learning_rate_is_noted(fit: Command, tmp_path: Path) -> No
     assert fit("--trainer.max_epochs", "5", "--model.lr", "0.03", "--model.plateau_patience", "0").code == 0
     events = read_events(tmp_path / "lightning_logs" / "version_0")
     rates = {point.step: point.value for point in events.Scalars("Learning rate")}
-    cuts = texts(events, "Learning rate/cut")
+    cuts = texts(events, "Learning rate/reduced")
     assert {epoch for epoch in range(4) if rates[epoch + 1] < rates[epoch]} == cuts.keys() - {4}
     assert cuts
-    assert all(text.startswith(f"epoch {epoch}: no better val_loss") for epoch, text in cuts.items())
+    assert all(
+        text.startswith(f"epoch {epoch}: the monitored metric stopped improving") for epoch, text in cuts.items()
+    )
 
 
 def test_histograms_are_drawn_on_request_and_pictures_can_be_left_out(
@@ -196,5 +199,24 @@ def test_a_run_that_diverges_notes_it(fit: Command, command: Command, tmp_path: 
     assert fit("--trainer.max_epochs", "1").code == 0
     assert command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "2", "--model.lr", "1e30").code == 3
     ends = texts(read_events(tmp_path / "lightning_logs" / "version_0"), "End of training")
-    assert ends[0].startswith("ended after 1 epochs")
-    assert ends[1].startswith("broken off, DivergenceError: ")
+    assert ends.keys() == {1}, "the end of the first part is behind the checkpoint that the second part started from"
+    assert ends[1].startswith("interrupted, DivergenceError: ")
+
+
+def test_truncated_event_files_hold_what_was_written_before(tmp_path: Path) -> None:
+    folder = tmp_path / "lightning_logs" / "version_0"
+    first = RunLogger(folder)
+    first.log_metrics({"train_loss": 0.5, "epoch": 0}, step=7)
+    first.log_metrics({"mine": 3.0, "epoch": 0}, step=7)
+    sizes = first.event_files()
+    first.log_metrics({"train_loss": 0.4, "epoch": 1}, step=15)
+    first.save()
+    RunLogger(folder, filename_suffix=TEST_SUFFIX).log_metrics({"test_loss": 0.3}, step=1)
+    later = RunLogger(folder, filename_suffix=".later")
+    later.log_metrics({"train_loss": 9.0, "epoch": 1}, step=15)
+    later.save()
+    truncate_events(folder, sizes)
+    curves = read_curves(folder)
+    assert curves["Loss/train"] == [(0, 0.5)]
+    assert curves["mine"] == [(7, 3.0)]
+    assert [value for _, value in curves["Loss/test"]] == pytest.approx([0.3])

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from tests.conftest import Command
-from tests.training.bits import assert_same, content, scalars, stop_at
+from tests.training.bits import assert_same, comparable, content, scalars, stop_at
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
@@ -22,8 +22,7 @@ def test_a_run_resumed_at_an_epochs_end_is_the_unbroken_run(
     unbroken, again = tmp_path / "checkpoints" / "version_0", tmp_path / "checkpoints" / "version_1"
     assert sorted(path.name for path in again.iterdir()) == sorted(path.name for path in unbroken.iterdir())
     ours, theirs = content(again), content(unbroken)
-    for part in ("state_dict", "optimizer_states", "classifier", "metrics", "epoch", "global_step"):
-        assert_same(ours[part], theirs[part], part)
+    assert_same(comparable(ours), comparable(theirs))
     assert ours["optimizer_states"][0]["param_groups"][0]["lr"] < 0.02
     logs = tmp_path / "lightning_logs"
     assert scalars(logs / "version_1") == scalars(logs / "version_0")

@@ -30,7 +30,6 @@ class Dashboard(Callback):
         self.histograms = histograms
         self._collector = PredictionCollector()
         self._answers: Predictions | None = None  # of the validation of this epoch
-        self._sheet_epoch = -1  # that training images were drawn in
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describe the charts that compare training with validation."""
@@ -38,9 +37,8 @@ class Dashboard(Callback):
             logger.log_layout()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Draw the first images of an epoch: those of its start, even if it is resumed after them."""
-        if self._sheet_epoch != trainer.current_epoch:
-            self._sheet_epoch = trainer.current_epoch
+        """Draw the first images of an epoch: once."""
+        if batch_idx == 0:
             logger = run_logger(trainer)
             loader = trainer.train_dataloader
             # A table's rows are no pictures.

@@ -1,6 +1,6 @@
-"""Muon: Adam for most parameters, momentum made orthogonal for the matrices that hold nearly all weights.
+"""Muon: orthogonalised momentum for the large weight matrices, Adam for all other parameters.
 
-torch's own Muon takes matrices only and computes in bfloat16, which a processor without it emulates.
+torch's own Muon accepts matrices only and computes in bfloat16, which CPUs without native support emulate.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,37 +11,37 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Adam
 
-# Of the quintic whose iteration brings every singular value near 1: Jordan et al. 2024, "Muon: an optimizer for hidden
-# layers in neural networks", https://kellerjordan.github.io/posts/muon/.
+# Coefficients of the quintic whose iteration moves every singular value towards 1: Jordan et al. 2024, "Muon: an
+# optimizer for hidden layers in neural networks", https://kellerjordan.github.io/posts/muon/.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 SMALLEST_NORM = 1e-7
 
 
 class Muon(Adam):
-    """Adam, but each step of `matrices` is their Nesterov momentum with all singular values brought near 1.
+    """Adam, except that `matrices` are updated by their Nesterov momentum with all singular values moved towards 1.
 
-    A step of a matrix is scaled to be as long as one of Adam's, so that one learning rate serves both: Liu et al. 2025,
-    "Muon is scalable for LLM training", https://arxiv.org/abs/2502.16982, equation 4.
+    The update of a matrix is scaled to the root mean square of Adam's, so that one learning rate suits both: Liu et
+    al. 2025, "Muon is scalable for LLM training", https://arxiv.org/abs/2502.16982, equation 4.
 
     Args:
-        matrices: Parameters of two dimensions or more, whose first one counts the outputs.
+        matrices: Parameters of two or more dimensions, the first of which counts the outputs.
         others: All other parameters.
-        **adam: Options of torch's Adam; the first of its `betas` is also the share of the momentum that a step keeps.
+        **adam: Options of torch's Adam; the first of its `betas` is also the decay of the momentum.
     """
 
     def __init__(self, matrices: Iterable[Parameter], others: Iterable[Parameter], **adam: Any) -> None:
         super().__init__([{"params": list(others)}, {"params": list(matrices)}], **adam)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step; the closure computes the gradients."""
+        """Update the parameters; the closure computes the gradients."""
         loss = closure() if closure is not None else None
         matrices = self.param_groups[1]["params"]
         gradients = [matrix.grad for matrix in matrices]
         for matrix in matrices:
             if matrix.grad is not None:
                 self._step_matrix(matrix, matrix.grad)
-                matrix.grad = None  # not for Adam
+                matrix.grad = None  # so that Adam skips it
         super().step()
         for matrix, gradient in zip(matrices, gradients, strict=True):
             matrix.grad = gradient
@@ -51,7 +51,7 @@ class Muon(Adam):
         group, state = self.param_groups[1], self.state[matrix]
         with torch.no_grad():
             if not state:
-                # Adam's own reading of a saved state looks for a step.
+                # Adam's load_state_dict expects a step.
                 state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(matrix)}
             kept = group["betas"][0]
             momentum = state["momentum"].lerp_(gradient, 1 - kept)
@@ -61,10 +61,10 @@ class Muon(Adam):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return float (M, N), the matrix with singular values between about 0.7 and 1.2, where they were not near 0.
+    """Return float (M, N): the matrix with singular values between about 0.7 and 1.2, except those near 0.
 
-    The iteration X ← aX + b(XXᵀ)X + c(XXᵀ)²X multiplies X from the left by polynomials of XXᵀ, which commute. So it is
-    run on XXᵀ alone, of the smaller side, and X multiplied once.
+    The iteration X ← aX + b(XXᵀ)X + c(XXᵀ)²X multiplies X from the left by polynomials of XXᵀ, which commute. It is
+    therefore computed on XXᵀ alone, of the smaller side, and X is multiplied once.
 
     Args:
         matrix: float (M, N).

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from mnist_lightning import Classifier, SimpleCNN
 from mnist_lightning.training.optim.muon import ITERATIONS, QUINTIC, Muon, orthogonal
@@ -55,8 +54,7 @@ def test_steps_are_those_of_torchs_own_muon() -> None:
 
 def test_the_weights_between_the_first_and_the_last_layer_are_its_matrices() -> None:
     classifier = Classifier(optimizer="muon")
-    classifier.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    optimizer = classifier.configure_optimizers()
+    optimizer = classifier.make_optimizer(fused=False)
     names = {parameter: name for name, parameter in classifier.network.named_parameters()}
     assert [names[parameter] for parameter in optimizer.param_groups[1]["params"]] == ["conv2.weight", "fc1.weight"]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(SimpleCNN().parameters()))

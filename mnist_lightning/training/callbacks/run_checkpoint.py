@@ -1,4 +1,4 @@
-"""When a training run is saved: after epochs, on request within them, and before a signal ends it."""
+"""RunCheckpoint: when a training run is saved: after epochs, within them on request, and before a signal ends it."""
 
 import contextlib
 import os
@@ -10,28 +10,27 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
 
 from mnist_lightning.console import leave_closed_terminal
 from mnist_lightning.errors import ConfigError
+from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.distributed import greatest
+from mnist_lightning.training.lightning_patches import validation_is_due
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 STEP_FILES = "epoch=*-step=*.ckpt"
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Save at every epoch's end, in between on request, and before a signal ends the run.
+    """Save at the end of each epoch, within epochs on request, and before a signal ends the run.
 
-    SIGINT, SIGTERM and SIGHUP let the step finish, save, and exit; a second one ends the process at once. Of several
-    processes all save and exit after the same step, whichever got the signal. A run resumed from any of these
-    checkpoints ends with the same bits as one that was never interrupted. An epoch is saved after the schedule and the
-    early stopper have looked, so that their states in the file are final.
+    After SIGINT, SIGTERM or SIGHUP the step is finished, the run saved, and the process exits; a second signal ends it
+    immediately. In distributed training all ranks save and exit after the same step, whichever received the signal.
 
     Args:
-        every_n_epochs: Save after every n-th epoch, at least 1.
-        every_n_steps: Optimizer steps between further checkpoints within an epoch, at least 1; null saves none.
-        every_n_minutes: Minutes between further checkpoints within an epoch, above 0; null saves none.
+        every_n_epochs: Epochs between checkpoints at the end of an epoch, at least 1.
+        every_n_steps: Optimizer steps between additional checkpoints within an epoch, at least 1; null saves none.
+        every_n_minutes: Minutes between additional checkpoints within an epoch, above 0; null saves none.
     """
 
     def __init__(
@@ -48,21 +47,22 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
-        self._signal = 0  # the number of the one that asked this process to end
-        self._end_signal = 0  # and of the one that all processes end for
-        self._wanted = False  # a checkpoint at the next step that can be resumed from
-        self._seen_step = 0
+        self._signal = 0  # number of the signal that this process received
+        self._end_signal = 0  # number of the signal that ends all ranks
+        self._is_requested = False  # a checkpoint at the next step that a run can be resumed from
+        self._last_step = 0
+        self._validated_step = -1
         self._saved_at_s = 0.0
 
     @property
     def state_key(self) -> str:
-        """Return a name that does not depend on settings: one callback saves the checkpoints of a run."""
+        """Return a key that does not depend on the options: one callback saves the checkpoints of a run."""
         return type(self).__qualname__
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals."""
+        """Handle signals from now on."""
         super().on_train_start(trainer, pl_module)
-        self._seen_step, self._saved_at_s = trainer.global_step, time.monotonic()
+        self._last_step, self._saved_at_s = trainer.global_step, time.monotonic()
         for name in SIGNALS:
             with contextlib.suppress(ValueError, AttributeError):  # not the main thread; no such signal here
                 signal.signal(getattr(signal, name), self._on_signal)  # Lightning restores what was there before
@@ -70,56 +70,61 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within an epoch, when asked to and where a run can be resumed exactly."""
-        if trainer.global_step == self._seen_step:
+        """Save within an epoch if requested, at a step from which a run can be resumed exactly."""
+        if trainer.global_step == self._last_step:
             return  # gradients are still being accumulated, and no checkpoint holds them
-        self._seen_step = trainer.global_step
+        self._last_step = trainer.global_step
         self._agree(trainer)
-        loop = trainer.fit_loop.epoch_loop
-        # Lightning would skip a validation that is due, or the end of the epoch, when it resumes from here.
-        validates_next = trainer.fit_loop._data_fetcher and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if self._wanted and not validates_next and not loop.batch_progress.is_last_batch:
+        # Resumed from the last batch, Lightning would skip the end of the epoch.
+        is_last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self._is_requested and not is_last and not validation_is_due(trainer):
             self._save_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after a validation within the epoch, when asked to before it."""
-        if self._wanted and trainer.state.fn == "fit" and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        """Save after a validation within the epoch if requested before it."""
+        self._validated_step = trainer.global_step
+        if (
+            self._is_requested
+            and trainer.state.fn == "fit"
+            and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ):
             self._save_step(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the epoch, the last one always; files from within it are no longer needed."""
-        if _is_trial(trainer):
+        """Save the epoch, the last one in any case; checkpoints from within the epoch are removed."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by the Trainer's constructor
             return
-        validated = "val_loss" in getattr(pl_module, "metrics", {})  # in this epoch
+        validated = self._validated_step == trainer.global_step and "val_loss" in trainer.callback_metrics
         self.filename = "{epoch:02d}-{val_loss:.4f}" if validated else "{epoch:02d}"
         self.monitor = "val_acc" if "val_acc" in trainer.callback_metrics else None
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends |= 0 < trainer.max_steps <= trainer.global_step
         self._agree(trainer, between_epochs=True)
-        if self._wanted or ends or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+        if self._is_requested or ends or (trainer.current_epoch + 1) % self._every_n_epochs == 0:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
             self._remove_step_files(trainer, keep=0)
-            self._wanted, self._saved_at_s = False, time.monotonic()
-            self._agree(trainer, between_epochs=True)  # a signal may have come while it was saved
+            self._is_requested, self._saved_at_s = False, time.monotonic()
+            self._agree(trainer, between_epochs=True)  # a signal may have arrived while it was saved
             self._end_if_signalled(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state without the monitor, which every epoch settles anew."""
+        """Return the state without the monitor, which each epoch sets anew."""
         state = super().state_dict()
         del state["monitor"]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score, also where the folder has another path than when the checkpoint was saved.
-
-        Raises:
-            TypeError: If a score is no tensor of a single number.
-        """
-        best = state_dict["best_model_score"]
-        for score in (*state_dict["best_k_models"].values(), *([] if best is None else [best])):
-            if not isinstance(score, Tensor) or score.numel() != 1:
-                raise TypeError("a score that it holds is not a single number")
+        """Restore the best score, even if the folder had another path when the checkpoint was saved."""
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the metrics of the weights that are saved: of the epoch at its end, of a validation within it."""
+        validated, ended = self._validated_step == trainer.global_step, not is_within_epoch(checkpoint)
+        checkpoint["metrics"] = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if (validated if name.startswith("val") else ended)
+        }
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
@@ -129,10 +134,10 @@ class RunCheckpoint(ModelCheckpoint):
         leave_closed_terminal()
 
     def _agree(self, trainer: Trainer, *, between_epochs: bool = False) -> None:
-        """Let what one process was asked for, or finds due by its clock, be done by all after the same step."""
+        """Let all ranks do after the same step what a signal or the clock of one of them requests."""
         due = not between_epochs and self._is_due(trainer.global_step)
-        self._end_signal, wanted = greatest(trainer, [self._signal, int(due)])
-        self._wanted |= bool(wanted or self._end_signal)
+        self._end_signal, is_due = greatest(trainer, [self._signal, int(due)])
+        self._is_requested |= bool(is_due or self._end_signal)
 
     def _is_due(self, step: int) -> bool:
         minutes = (time.monotonic() - self._saved_at_s) / 60
@@ -141,13 +146,13 @@ class RunCheckpoint(ModelCheckpoint):
         )
 
     def _save_step(self, trainer: Trainer) -> None:
-        if _is_trial(trainer):
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by the Trainer's constructor
             return
         assert self.dirpath is not None
         name = f"epoch={trainer.current_epoch:02d}-step={trainer.global_step:07d}.ckpt"
         trainer.save_checkpoint(Path(self.dirpath) / name)
         self._remove_step_files(trainer, keep=2)
-        self._wanted, self._saved_at_s = False, time.monotonic()
+        self._is_requested, self._saved_at_s = False, time.monotonic()
         self._end_if_signalled(trainer)
 
     def _remove_step_files(self, trainer: Trainer, *, keep: int) -> None:
@@ -161,11 +166,6 @@ class RunCheckpoint(ModelCheckpoint):
         if self._end_signal:
             name = signal.Signals(self._end_signal).name
             trainer.lightning_module.print(
-                f"{name}: saved after step {trainer.global_step}; fit --ckpt_path last goes on"
+                f"{name}: saved after step {trainer.global_step}; fit --ckpt_path last resumes"
             )
             raise SystemExit(128 + self._end_signal)
-
-
-def _is_trial(trainer: Trainer) -> bool:
-    """Tell whether this is a run of a few batches that is to leave nothing behind."""
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # made by the Trainer's constructor

@@ -1,0 +1,49 @@
+"""EarlyStopping: Lightning's own, with the defaults of this project and a switch."""
+
+from typing import Any, Literal
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import callbacks as lightning_callbacks
+
+from mnist_lightning.errors import ConfigError
+
+
+class EarlyStopping(lightning_callbacks.EarlyStopping):
+    """Stop when the monitored metric stops improving; without validation, do nothing.
+
+    Args:
+        patience: Epochs without improvement before training stops, at least 1.
+        min_delta: Smallest change that counts as an improvement, at least 0.
+        monitor: Metric to monitor.
+        mode: `min` if a lower value is better, `max` if a higher one is.
+        enabled: Whether to stop early at all.
+    """
+
+    def __init__(
+        self,
+        patience: int = 3,
+        min_delta: float = 0.0,
+        monitor: Literal["val_loss", "val_acc"] = "val_loss",
+        mode: Literal["min", "max"] = "min",
+        enabled: bool = True,
+    ) -> None:
+        if patience < 1:
+            raise ConfigError(f"early_stopping.patience must be at least 1, got {patience}; 3 is usual")
+        if not min_delta >= 0:
+            raise ConfigError(f"early_stopping.min_delta must be at least 0, got {min_delta}")
+        super().__init__(monitor=monitor, min_delta=min_delta, patience=patience, mode=mode)
+        self.enabled = enabled
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best value and the count, but keep the patience that the options set."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the metric if validation runs once an epoch."""
+        if self.enabled and self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the metric if validation runs more than once an epoch."""
+        if self.enabled:
+            super().on_validation_end(trainer, pl_module)

@@ -1,0 +1,28 @@
+"""ProgressBar: Lightning's tqdm bar without metrics, which have a line of their own."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import callbacks as lightning_callbacks
+
+
+class ProgressBar(lightning_callbacks.TQDMProgressBar):
+    """Show the progress of an epoch or of an evaluation.
+
+    Args:
+        refresh_rate: Batches between two updates of the bar.
+    """
+
+    def __init__(self, refresh_rate: int = 20) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        """Print above the bar; Lightning's own drops what is printed while there is no bar."""
+        if self._train_progress_bar is None and self._val_progress_bar is None:
+            print(*args, sep=sep, **kwargs)
+        else:
+            super().print(*args, sep=sep, **kwargs)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return nothing: the metrics of an epoch have a line of their own."""
+        return {}

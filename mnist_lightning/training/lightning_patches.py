@@ -1,0 +1,54 @@
+"""Every private name of Lightning that this project uses, each with the reason and what would make it unnecessary.
+
+The tests in `tests/training/test_lightning_patches.py` fail when Lightning no longer needs an entry.
+"""
+
+from lightning.pytorch import Trainer
+
+
+def patch_trainer(trainer: Trainer) -> None:
+    """Change two behaviours of a Trainer that would break resuming and signals.
+
+    - With `max_steps`, Lightning 2.6.6 resumes from the end of an epoch by ending that epoch again, over no batches
+      (`_FitLoop._iteration_based_training`). PL #19617, open.
+    - On SIGTERM its handler broadcasts to the other ranks from within the handler, and waits forever if one rank alone
+      received the signal (`_SignalConnector._sigterm_notifier_fn`). PL #20806, open. `RunCheckpoint` lets all ranks
+      agree after a step instead.
+    """
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    trainer._signal_connector._sigterm_notifier_fn = lambda number, frame: None  # type: ignore[method-assign,assignment]
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Return whether Lightning validates after the present batch.
+
+    Resumed from a checkpoint saved before it, Lightning would skip that validation (PL #19815, open).
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def restore_loader_position(trainer: Trainer) -> None:
+    """Give the loader its restored state if `estimated_stepping_batches` made it before the state arrived.
+
+    PL #20550, open.
+    """
+    trainer.fit_loop._load_combined_loader_states()
+
+
+def metrics_logged_at_epoch_end(trainer: Trainer) -> dict[str, float]:
+    """Return what Lightning logs at the end of a training epoch, after the checkpoint of that epoch is saved.
+
+    `Trainer.logged_metrics` also holds what was logged before, and `callback_metrics` what is not for loggers.
+    """
+    results = trainer.fit_loop.epoch_loop._results
+    return {name: float(value) for name, value in results.metrics(on_step=False)["log"].items()}
+
+
+def finish_restart(trainer: Trainer) -> None:
+    """Tell Lightning that it is no longer restarting, at the end of an epoch that was resumed in the middle.
+
+    It would not step plateau schedules at that end, because checkpoints hold no metrics (PL #14702); `ExactResume`
+    restores them.
+    """
+    trainer.fit_loop._restarting = False

@@ -1,4 +1,4 @@
-"""What a trained network has to know of its images. Needs neither torch nor files."""
+"""ImageSchema: what a trained network has to know of its images. Imports no torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -43,12 +43,10 @@ class OwnDataModule(ClassificationDataModule):
 
     def _split_to_train(self) -> None:
         """Split the data; a resumed run needs the data that it began with."""
-        source = TrainingSource(str(self.path), self._digest(), self.split_seed, self._splits_to_cut())
+        source = self._source()
         if self._schema and (before := self._schema.origin):
-            if _same_place(source.path, before.path) and source.sha256 != before.sha256:
-                raise DatasetError(
-                    f"{self._name} has changed since the run began; resuming it needs the same {self.noun}"
-                )
+            if self._lies_at(before) and source.sha256 != before.sha256:
+                raise DatasetError(f"{self._name} has changed since the run began; resuming needs the same {self.noun}")
             self._schema = replace(self._schema, origin=source)
         self._splits |= self._split(source)
 
@@ -62,18 +60,18 @@ class OwnDataModule(ClassificationDataModule):
             return self._splits[split]
         if (given := self._given_split(split)) is not None:
             return given
-        source = self._training_source
-        if self._digest() == source.sha256:
-            if split not in source.cut:
+        source, trained_on = self._source(), self._trained_on
+        if source.sha256 == trained_on.sha256:
+            if split not in trained_on.cut:
                 raise self._lacks_split(split)
-            if self.split_seed != source.split_seed:
+            if source.split_seed != trained_on.split_seed:
                 raise ConfigError(
-                    f"data.split_seed must be that of the training, {source.split_seed}; with another, {self.noun} "
+                    f"data.split_seed must be that of the training, {trained_on.split_seed}; with another, {self.noun} "
                     "that the network was trained on would be scored"
                 )
-            self._splits |= self._split(source)
+            self._splits |= self._split(trained_on)
             return self._splits[split]
-        if self._is_training_place() and self.path.exists():
+        if self._lies_at(trained_on):
             raise DatasetError(
                 f"{self._name} has changed since the network was trained on it, so its {split} {self.noun} are not "
                 "known; data under another name are scored whole"
@@ -84,29 +82,25 @@ class OwnDataModule(ClassificationDataModule):
     def _name(self) -> str:
         return printable(str(self.path))
 
-    def _is_training_place(self) -> bool:
-        """Return whether the data lie where those of the training lay."""
-        return _same_place(self.path, self._training_source.path)
-
     @property
-    def _training_source(self) -> TrainingSource:
+    def _trained_on(self) -> TrainingSource:
         source = self.schema.origin
         assert source
         return source
 
+    def _lies_at(self, source: TrainingSource) -> bool:
+        return self.path.absolute() == Path(source.path).absolute()
+
     def _split_sizes(self) -> str:
         """Return how many samples each split has, in words."""
-        sizes = [
-            (len(self._splits[split].indices), purpose) for split, purpose in PURPOSES.items() if split in self._splits
-        ]
-        return ", ".join(f"{size:,} to {purpose}" for size, purpose in sizes)
+        return ", ".join(
+            f"{len(self._splits[split].indices):,} to {purpose}"
+            for split, purpose in PURPOSES.items()
+            if split in self._splits
+        )
 
-    def _digest(self) -> str:
-        """Return the SHA-256 of the data that splits are cut from; empty if there are none."""
-        raise NotImplementedError
-
-    def _splits_to_cut(self) -> tuple[str, ...]:
-        """Return the splits, `val` and `test` or fewer, that the data do not come with."""
+    def _source(self) -> TrainingSource:
+        """Return what would be trained on now: the data, their digest, the seed, and the splits to hold out."""
         raise NotImplementedError
 
     def _split(self, source: TrainingSource) -> dict[str, Samples]:
@@ -114,21 +108,17 @@ class OwnDataModule(ClassificationDataModule):
         raise NotImplementedError
 
     def _given_split(self, split: str) -> Samples | None:
-        """Return the samples that the user gave for a split; None if it is to be cut."""
+        """Return the samples that the user gave for a split; None if it is to be held out."""
         raise NotImplementedError
 
     def _all_samples(self, split: str) -> Samples:
-        """Return all samples of data that the network was not trained on; `split` is what they are scored as."""
+        """Return all samples of data that the network was not trained on, to be scored as `split`."""
         raise NotImplementedError
 
     def _lacks_split(self, split: str) -> UserError:
-        """Return the error that a split came with the training data and is missing now."""
+        """Return the error that a split was given in training and is missing now."""
         raise NotImplementedError
 
     def _description(self) -> list[str]:
         """Return what `fit` prints about the data, in lines."""
         raise NotImplementedError
-
-
-def _same_place(one: str | Path, other: str | Path) -> bool:
-    return Path(one).absolute() == Path(other).absolute()

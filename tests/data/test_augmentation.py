@@ -28,7 +28,7 @@ def centre(images: Tensor) -> Tensor:
     )
 
 
-def test_nothing_asked_is_nothing_done() -> None:
+def test_zero_amounts_leave_images_unchanged() -> None:
     torch.testing.assert_close(augment(blob(3), Augmentation(), generator()), blob(3), rtol=0, atol=1e-3)
 
 
@@ -97,7 +97,7 @@ def test_scaling_changes_the_area_as_its_draws_say(monkeypatch: pytest.MonkeyPat
     assert float(smaller.sum() / blob().sum()) == pytest.approx(1 / 1.25**2, rel=0.01)
 
 
-def test_mirroring_turns_about_its_share_of_the_images_left_for_right_and_leaves_the_others() -> None:
+def test_flipping_mirrors_its_fraction_of_the_images_and_leaves_the_others() -> None:
     images = blob(1000)
     mirrored = augment(images, Augmentation(flip=0.25), generator())
     turned = torch.tensor([bool((image - images[0].flip(-1)).abs().max() < 0.1) for image in mirrored])
@@ -125,6 +125,6 @@ def test_the_background_stays_background() -> None:
 @pytest.mark.parametrize(
     ("name", "amount"), [("rotation", -1), ("rotation", 180), ("scale", 1), ("shear", 90), ("shift", math.nan)]
 )
-def test_an_amount_out_of_range_is_refused(name: str, amount: float) -> None:
+def test_an_amount_out_of_range_is_rejected(name: str, amount: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be in"):
         Augmentation(**{name: amount})

@@ -15,7 +15,7 @@ PICTURES = ImageSchema(16, 16, 0.5, 0.2, ("circle", "square"), 3, ORIGIN)
 
 
 @pytest.mark.parametrize("schema", [MNIST_SCHEMA, PICTURES])
-def test_what_was_written_is_read(schema: ImageSchema) -> None:
+def test_a_schema_survives_the_round_trip_through_a_checkpoint(schema: ImageSchema) -> None:
     assert read_schema({"inputs": asdict(schema)}) == schema
 
 
@@ -40,5 +40,5 @@ def test_what_was_written_is_read(schema: ImageSchema) -> None:
         {"more": 1},
     ],
 )
-def test_what_cannot_be_is_not_believed(forged: dict[str, Any]) -> None:
+def test_an_invalid_schema_is_read_as_none(forged: dict[str, Any]) -> None:
     assert read_schema({"inputs": asdict(PICTURES) | forged}) is None

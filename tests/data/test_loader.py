@@ -44,7 +44,7 @@ def test_every_image_is_served_once_and_the_length_is_the_number_of_batches(shuf
     assert len(loader) == len(list(loader)) == 11
 
 
-def test_without_a_seed_images_keep_their_order() -> None:
+def test_without_a_seed_images_stay_in_file_order() -> None:
     assert served(make_loader(indices=torch.tensor([5, 3, 99]))) == [5, 3, 99]
 
 
@@ -58,7 +58,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert len(set(orders.values())) == 6
 
 
-def test_the_epoch_counts_from_when_the_first_batch_is_asked_for() -> None:
+def test_the_epoch_may_be_set_until_the_first_batch_is_requested() -> None:
     loader = make_loader(shuffle_seed=0)
     early = iter(loader)
     loader.set_epoch(3)
@@ -81,19 +81,19 @@ def test_a_restored_loader_serves_the_rest_of_the_epoch(batches_before: int) -> 
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_processes_share_an_evaluation_without_padding(world_size: int) -> None:
+def test_ranks_split_an_evaluation_without_padding(world_size: int) -> None:
     shares = [served(make_loader(rank=rank, world_size=world_size)) for rank in range(world_size)]
     assert sorted(itertools.chain(*shares)) == list(range(COUNT))
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 7])
-def test_processes_train_on_disjoint_shares_of_equal_length(world_size: int) -> None:
+def test_ranks_train_on_disjoint_images_of_equal_number(world_size: int) -> None:
     shares = [served(make_loader(rank=rank, world_size=world_size, shuffle_seed=0)) for rank in range(world_size)]
     assert {len(share) for share in shares} == {COUNT // world_size}
     assert len(set(itertools.chain(*shares))) == world_size * (COUNT // world_size)
 
 
-def test_the_first_batch_is_the_same_wherever_the_epoch_has_got_to() -> None:
+def test_the_first_batch_does_not_depend_on_the_position_in_the_epoch() -> None:
     loader = make_loader(shuffle_seed=0, augmentation=Augmentation(rotation=10))
     loader.set_epoch(2)
     images, labels = next(iter(loader))
@@ -107,7 +107,7 @@ def test_the_first_batch_is_the_same_wherever_the_epoch_has_got_to() -> None:
     assert len(list(others)) == 6
 
 
-def test_rows_come_in_the_same_order_as_images_and_as_they_are() -> None:
+def test_rows_are_served_unchanged_in_the_order_of_images() -> None:
     images, labels = torch.zeros(103, 28, 28, dtype=torch.uint8), torch.arange(103)
     rows = torch.randn(103, 4, generator=torch.Generator().manual_seed(0))
     for rank in range(3):

@@ -21,7 +21,7 @@ print(open("/proc/self/smaps").read())
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells which memory is shared")
-def test_a_second_process_that_reads_all_images_has_no_copy_of_them(tmp_path: Path) -> None:
+def test_a_second_process_shares_the_memory_of_the_images(tmp_path: Path) -> None:
     path = tmp_path / "images"
     idx.write(path, np.random.default_rng(0).integers(0, 256, (20_000, 28, 28), dtype=np.uint8))
     size_kb = os.path.getsize(path) // 1024

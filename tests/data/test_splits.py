@@ -10,7 +10,7 @@ SHARES = [0.15, 0.15]
 
 @given(counts=st.lists(st.integers(3, 60), min_size=1, max_size=6), seed=st.integers(0, 2**32))
 @settings(derandomize=True, deadline=None, database=None)
-def test_every_row_is_in_one_part_and_every_part_has_its_share_of_every_class(counts: list[int], seed: int) -> None:
+def test_every_row_is_in_one_split_and_each_split_is_stratified(counts: list[int], seed: int) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     train, *parts = stratified_split(labels, SHARES, seed)
     assert sorted(np.concatenate([train, *parts]).tolist()) == list(range(len(labels)))
@@ -22,7 +22,7 @@ def test_every_row_is_in_one_part_and_every_part_has_its_share_of_every_class(co
     assert (np.bincount(labels[train], minlength=len(counts)) >= 1).all()
 
 
-def test_a_part_has_its_share_of_all_rows() -> None:
+def test_a_split_has_its_fraction_of_all_rows() -> None:
     labels = np.repeat(np.arange(7), 10)  # 10.5 rows, of which no class has more than 2
     assert [len(part) for part in stratified_split(labels, SHARES, 0)] == [50, 10, 10]
 
@@ -35,6 +35,6 @@ def test_the_split_is_a_function_of_its_seed() -> None:
 
 
 @pytest.mark.parametrize("shares", [[], [0.15]])
-def test_fewer_parts_leave_more_to_train_on(shares: list[float]) -> None:
+def test_fewer_held_out_splits_leave_more_training_rows(shares: list[float]) -> None:
     parts = stratified_split(np.arange(100) % 2, shares, 0)
     assert [len(part) for part in parts] == ([100] if not shares else [85, 15])

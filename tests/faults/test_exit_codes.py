@@ -277,7 +277,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
         4,
         a_data_file_that(bytearray.pop),
         "fit --data.source files",
-        "too short: 300 items make 308 bytes, the file has",
+        "too short: 300 items need 308 bytes, the file has",
     ),
     (4, a_data_file_that(bytearray.clear), "fit --data.source files", "the file is empty"),
     (4, pictures_of_another_size, "fit", "train images are 9×9 pixels, the network takes 28×28"),

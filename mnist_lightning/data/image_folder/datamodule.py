@@ -150,11 +150,9 @@ class PictureFolderDataModule(OwnDataModule):
         """Return the files of `train`, `val` or `test`, relative to the folder, once `setup` has read the split."""
         return [self.folders.files[index] for index in self.samples(split).indices.tolist()]
 
-    def _digest(self) -> str:
-        return duplicates.training_digest(self.folders, self.decoded.digests)
-
-    def _splits_to_cut(self) -> tuple[str, ...]:
-        return duplicates.missing_splits(self.folders)
+    def _source(self) -> TrainingSource:
+        digest = duplicates.training_digest(self.folders, self.decoded.digests)
+        return TrainingSource(str(self.path), digest, self.split_seed, duplicates.missing_splits(self.folders))
 
     def _split(self, source: TrainingSource) -> dict[str, Samples]:
         split = duplicates.split_images(self.folders, self.decoded.digests, source.split_seed)

@@ -1,1 +1,1 @@
-"""MNIST and its family: IDX files, where they come from, and their data module."""
+"""MNIST and related data sets: their files, where to get them, and their data module."""

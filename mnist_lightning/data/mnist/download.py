@@ -1,6 +1,6 @@
-"""Download one file over https, patiently but never for ever.
+"""Download one file over https, with retries and limits of time and size.
 
-Knows addresses, time limits, retries and caps; knows nothing of data sets, checksums or folders.
+Knows nothing of data sets, checksums or folders.
 """
 
 import http.client
@@ -19,20 +19,20 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-TIMEOUT_S = 10.0  # to connect, and for each piece of the answer
-BACKOFFS_S = (0.0, 0.5, 1.5)  # the wait before each try
-# A whole transfer may take GRACE_S plus a second for every LOWEST_SPEED bytes: dripping ends, a slow line does not.
+TIMEOUT_S = 10.0  # to connect, and for each read
+BACKOFFS_S = (0.0, 0.5, 1.5)  # the wait before each attempt
+# A transfer may take GRACE_S, and a second more for every LOWEST_SPEED bytes.
 GRACE_S = 20.0
 LOWEST_SPEED_B_PER_S = 16 * 1024
 
 
 class MirrorError(Exception):
-    """A mirror did not deliver; the message is the reason, without the address.
+    """A mirror did not deliver a file; the message is the reason, without the address.
 
     Args:
-        reason: What happened; the first line counts.
+        reason: What happened; only the first line is kept.
         transient: Whether the same request may succeed a moment later.
-        reachable: Whether the mirror answered at all, so that it is worth asking for another file.
+        reachable: Whether the mirror responded at all, so that it may have another file.
     """
 
     def __init__(self, reason: str, *, transient: bool, reachable: bool) -> None:
@@ -43,11 +43,11 @@ class MirrorError(Exception):
 
 
 class ContentError(Exception):
-    """The bytes that arrived are not those of the file that was asked for; raised by whoever checks them."""
+    """The bytes received are not those of the requested file; raised by the code that checks them."""
 
 
 class _Body(io.RawIOBase):
-    """The body of an answer, read within a cap and a time limit."""
+    """The body of a response, read within limits of size and time."""
 
     def __init__(
         self, response: http.client.HTTPResponse, *, started_s: float, max_bytes: int, progress: "tqdm[NoReturn]"
@@ -64,7 +64,7 @@ class _Body(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         view = memoryview(buffer)
         try:
-            # Not `readinto`, which would wait until the buffer is full, however slowly the bytes drip in.
+            # Not `readinto`, which waits until the buffer is full, however slowly bytes arrive.
             chunk = self._response.read1(len(view))
         except (OSError, http.client.HTTPException) as error:
             raise _fault(error) from error
@@ -79,15 +79,15 @@ class _Body(io.RawIOBase):
 
 
 def download(url: str, save: Callable[[io.BufferedReader], None], max_bytes: int) -> None:
-    """Give the body of an https address to `save`; ask again while the fault looks like a passing one.
+    """Pass the body of an https address to `save`; retry after errors that may be transient.
 
     Args:
         url: The address.
-        save: Reads the body, and raises ContentError when it is not the right one; called once a try.
+        save: Reads the body, and raises ContentError if it is not the expected one; called once per attempt.
         max_bytes: The longest body to accept.
 
     Raises:
-        MirrorError: The mirror did not deliver; its attributes say whether it is worth asking for other files.
+        MirrorError: If the mirror does not deliver the file.
     """
     for backoff_s in BACKOFFS_S:
         time.sleep(backoff_s)
@@ -108,12 +108,12 @@ def download(url: str, save: Callable[[io.BufferedReader], None], max_bytes: int
 
 def _progress_bar(url: str, response: http.client.HTTPResponse) -> "tqdm[NoReturn]":
     name = url.rpartition("/")[2]
-    # `disable=None` means: unless stderr is a terminal.
+    # `disable=None` shows the bar if stderr is a terminal.
     return tqdm(desc=name, total=response.length, unit="B", unit_scale=True, leave=False, disable=None)
 
 
 class _HttpsRedirects(HTTPRedirectHandler):
-    """Follows redirects to https addresses; urllib itself sees to it that they end."""
+    """Follow redirects to https addresses only; urllib limits their number."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
@@ -124,39 +124,39 @@ class _HttpsRedirects(HTTPRedirectHandler):
 
 
 def _open(url: str) -> http.client.HTTPResponse:
-    """Send the request from a thread: looking up a name, or headers that drip in, obey no timeout of urllib's."""
+    """Send the request from a thread, because urllib's timeout does not cover name resolution and slow headers."""
     if urlsplit(url).scheme != "https":
         raise MirrorError("not an https address", transient=False, reachable=False)
     request = Request(url, headers={"User-Agent": "mnist-lightning"})
-    answers: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
+    responses: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def send() -> None:
         try:
-            answers.put(build_opener(_HttpsRedirects).open(request, timeout=TIMEOUT_S))
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: no such name can exist
-            answers.put(error)
+            responses.put(build_opener(_HttpsRedirects).open(request, timeout=TIMEOUT_S))
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid host name
+            responses.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=send, daemon=True).start()
     try:
-        answer = answers.get(timeout=GRACE_S)
+        response = responses.get(timeout=GRACE_S)
     except queue.Empty:
-        raise MirrorError(f"no answer within {GRACE_S:g} s", transient=False, reachable=False) from None
-    if isinstance(answer, Exception):
-        raise _fault(answer) from answer
-    return answer
+        raise MirrorError(f"no response within {GRACE_S:g} s", transient=False, reachable=False) from None
+    if isinstance(response, Exception):
+        raise _fault(response) from response
+    return response
 
 
 def _fault(error: Exception) -> MirrorError:
-    """Tell passing faults from lasting ones, and a mirror that answers from one that cannot be reached."""
+    """Return the error as a MirrorError, which holds whether it is transient and whether the mirror is reachable."""
     if isinstance(error, HTTPError):
         error.close()
-        # The reason of a redirect is urllib's or ours; any other is the server's, and not for a terminal.
+        # The reason of a redirect is urllib's or ours; any other comes from the server and is not printed.
         reason = str(error.reason) if 300 <= error.code < 400 else http.client.responses.get(error.code, "")
-        passing = error.code >= 500 or error.code in (408, 429)  # request timeout, too many requests
-        return MirrorError(f"HTTP {error.code} {reason}", transient=passing, reachable=True)
+        transient = error.code >= 500 or error.code in (408, 429)  # request timeout, too many requests
+        return MirrorError(f"HTTP {error.code} {reason}", transient=transient, reachable=True)
     transient = not isinstance(error, ValueError)
     if isinstance(error, URLError) and isinstance(error.reason, OSError):
-        error = error.reason  # raised while connecting, where only a connection that was cut is worth another try
+        error = error.reason  # raised while connecting: only a dropped connection may be transient
         transient = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
     reason = "timed out" if isinstance(error, TimeoutError) else getattr(error, "strerror", None) or str(error)
     return MirrorError(reason or type(error).__name__, transient=transient, reachable=False)

@@ -1,10 +1,10 @@
-"""Read and write IDX, the format in which MNIST and its family are published.
+"""Read and write IDX, the file format of MNIST and related data sets.
 
-Believes nothing that a file says before it has checked it; knows nothing of checksums, folders or torch.
+Checks everything that a file claims before relying on it; knows nothing of checksums, folders or torch.
 
-An IDX file (http://yann.lecun.com/exdb/mnist/, "the IDX file format") is two zero bytes, one byte for the type of the
-items (0x08: unsigned byte, 0x0c: big-endian 32-bit number), one for the number of dimensions, each dimension as a
-big-endian 32-bit number, and then the items, the last dimension changing fastest.
+An IDX file (http://yann.lecun.com/exdb/mnist/, "the IDX file format") consists of two zero bytes, one byte for the type
+of the items (0x08: unsigned byte, 0x0c: big-endian 32-bit integer), one for the number of dimensions, each dimension as
+a big-endian 32-bit integer, and then the items, the last dimension changing fastest.
 """
 
 import math
@@ -25,15 +25,15 @@ from mnist_lightning.errors import DatasetError
 UNSIGNED_BYTE, INT = 0x08, 0x0C
 ITEMS: dict[int, tuple[np.dtype[Any], str]] = {
     UNSIGNED_BYTE: (np.dtype(np.uint8), "unsigned bytes"),
-    INT: (np.dtype(">i4"), "32-bit numbers"),
+    INT: (np.dtype(">i4"), "32-bit integers"),
 }
-MAX_DIMENSIONS = 8  # byte 3 could claim 255; nothing published has more than four
+MAX_DIMENSIONS = 8  # byte 3 could claim 255; no published file has more than four
 
 StrPath = str | os.PathLike[str]
 
 
 def file_size(shape: tuple[int, ...], item_type: int = UNSIGNED_BYTE) -> int:
-    """Return how many bytes an IDX file with items of this type and these dimensions has.
+    """Return the size in bytes of an IDX file with items of this type and these dimensions.
 
     >>> file_size((60_000, 28, 28))
     47040016
@@ -42,26 +42,26 @@ def file_size(shape: tuple[int, ...], item_type: int = UNSIGNED_BYTE) -> int:
 
 
 def read_header(path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
-    """Return the dimensions that the header of a file announces; the items themselves are not looked at.
+    """Return the dimensions in the header of a file, without reading the items.
 
     Raises:
-        DatasetError: The file cannot be read, or does not begin like an IDX file of items of this type.
+        DatasetError: If the file cannot be read, or does not begin like an IDX file with items of this type.
     """
     with _opened(path) as file:
         return parse_header(file, path, item_type)
 
 
 def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
-    """Return the dimensions announced at the start of an open, possibly compressed file; `path` is for the message.
+    """Return the dimensions at the start of an open, possibly compressed file; messages name it `path`.
 
     Raises:
-        DatasetError: The bytes do not begin like an IDX file of items of this type.
+        DatasetError: If the file does not begin like an IDX file with items of this type.
     """
     magic = file.read(4)
     if not magic:
         raise DatasetError(f"{path}: the file is empty; copy or unpack it again")
     if magic[:2] == b"\x1f\x8b":
-        raise DatasetError(f"{path}: the file is gzip, not IDX; unpack it, or let its name end in .gz")
+        raise DatasetError(f"{path}: the file is gzip, not IDX; unpack it, or add .gz to its name")
     if magic.lstrip().startswith(b"<"):
         raise DatasetError(f"{path}: the file is a web page (HTML), not IDX; download it again")
     if magic[:2] != bytes(2)[: len(magic)]:
@@ -80,15 +80,15 @@ def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_
     shape = struct.unpack(f">{num_dimensions}I", sizes)
     if 0 in shape:
         axis = shape.index(0)
-        raise DatasetError(f"{path}: dimension {axis} at byte {4 + 4 * axis} is 0: the file holds nothing")
+        raise DatasetError(f"{path}: dimension {axis} at byte {4 + 4 * axis} is 0: the file is empty")
     return shape
 
 
 def read_images(path: StrPath) -> NDArray[np.uint8]:
-    """Return the images as uint8 (N, H, W), mapped from the file; writing to the array leaves the file alone.
+    """Return the images as uint8 (N, H, W), mapped from the file; writing to the array does not change the file.
 
     Raises:
-        DatasetError: The file cannot be read, or is not exactly what an IDX file of N images is.
+        DatasetError: If the file cannot be read, or is not a complete IDX file of N images.
     """
     return _map_items(path, ("images", "height", "width"), UNSIGNED_BYTE)
 
@@ -99,13 +99,13 @@ def read_labels(
     """Return the labels as int64 (N,), counted from 0: each in [0, num_classes).
 
     Args:
-        path: The file: N unsigned bytes, or N rows of 32-bit numbers, the first of each row being the label.
-        num_classes: How many labels there are.
-        first_label: The lowest of them in the file.
+        path: The file: N unsigned bytes, or N rows of 32-bit integers, of which the first is the label.
+        num_classes: Number of different labels.
+        first_label: The lowest label in the file.
         labels_type: `UNSIGNED_BYTE` or `INT`.
 
     Raises:
-        DatasetError: The file cannot be read, is not exactly what an IDX file of N labels is, or has another label.
+        DatasetError: If the file cannot be read, is not a complete IDX file of N labels, or has a label out of range.
     """
     dimensions = ("labels",) if labels_type == UNSIGNED_BYTE else ("labels", "columns")
     items = _map_items(path, dimensions, labels_type)
@@ -130,7 +130,7 @@ def read_split(
     """Return images (N, H, W) and labels (N,) that belong together, N being at least 1.
 
     Raises:
-        DatasetError: One of the files is at fault, or they differ in N.
+        DatasetError: If one of the files is invalid, or they differ in N.
     """
     images = read_images(images_path)
     labels = read_labels(labels_path, num_classes, first_label=first_label, labels_type=labels_type)
@@ -141,14 +141,14 @@ def read_split(
 
 
 def write(path: StrPath, array: NDArray[np.uint8]) -> None:
-    """Write a uint8 array of 1 to 8 dimensions, none of them empty, as an IDX file.
+    """Write a uint8 array of 1 to 8 dimensions, none of them 0, as an IDX file.
 
     Raises:
-        ValueError: The array is something else, which IDX or the functions above would not take.
+        ValueError: If the array has another type or other dimensions.
     """
     if array.dtype != np.uint8 or not 1 <= array.ndim <= MAX_DIMENSIONS or array.size == 0:
         described = f"{array.dtype} {array.shape}"
-        raise ValueError(f"array must be uint8 with 1 to {MAX_DIMENSIONS} dimensions, none empty, got {described}")
+        raise ValueError(f"array must be uint8 with 1 to {MAX_DIMENSIONS} dimensions, none of them 0, got {described}")
     header = struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape)
     Path(path).write_bytes(header + array.tobytes())
 
@@ -160,7 +160,7 @@ def _header_size(shape: tuple[int, ...]) -> int:
 @contextmanager
 def _opened(path: StrPath) -> Iterator[BufferedReader]:
     try:
-        # Asked before opening, because opening a FIFO waits until somebody writes to it.
+        # Checked before opening, because opening a FIFO waits for a writer.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise DatasetError(f"{path}: not a regular file")
         with open(path, "rb") as file:
@@ -176,10 +176,10 @@ def _map_items(path: StrPath, dimensions: tuple[str, ...], item_type: int) -> ND
             raise DatasetError(
                 f"{path}: {len(shape)} dimensions at byte 3 instead of {len(dimensions)} ({', '.join(dimensions)})"
             )
-        announced, found = file_size(shape, item_type), os.fstat(file.fileno()).st_size
-        if found != announced:
-            fault = "too short" if found < announced else "followed by other bytes"
-            by_header = f"{' x '.join(map(str, shape))} items make {announced} bytes, the file has {found}"
-            raise DatasetError(f"{path}: {fault}: {by_header}; copy or unpack it again")
-        # Copy-on-write, so that the array counts as writable: torch warns of tensors over read-only memory.
+        expected, found = file_size(shape, item_type), os.fstat(file.fileno()).st_size
+        if found != expected:
+            fault = "too short" if found < expected else "followed by other bytes"
+            sizes = f"{' x '.join(map(str, shape))} items need {expected} bytes, the file has {found}"
+            raise DatasetError(f"{path}: {fault}: {sizes}; copy or unpack it again")
+        # Copy-on-write, so that the array counts as writable: torch warns about read-only memory.
         return np.memmap(file, ITEMS[item_type][0], mode="c", offset=_header_size(shape), shape=shape)

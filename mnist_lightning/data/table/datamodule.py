@@ -147,13 +147,11 @@ class TabularDataModule(OwnDataModule):
             self._splits["train"] = self._cut(Path(source.path), self.schema.target, source)["train"]
         return self.samples("train")
 
-    def _digest(self) -> str:
-        return _sha256(self.path)
-
-    def _splits_to_cut(self) -> tuple[str, ...]:
+    def _source(self) -> TrainingSource:
         if not self.path.is_file():
             raise DatasetError(f"{self.path}: no such CSV file")
-        return tuple(split for split, file in self.given_files.items() if not file)
+        cut = tuple(split for split, file in self.given_files.items() if not file)
+        return TrainingSource(str(self.path), _sha256(self.path), self.split_seed, cut)
 
     def _split(self, source: TrainingSource) -> dict[str, Samples]:
         return {**self._cut(self.path, self.target, source)}
@@ -172,12 +170,15 @@ class TabularDataModule(OwnDataModule):
 
     def _given_split(self, split: str) -> Rows | None:
         file = self.given_files[split]
-        if file and (self._is_training_place() or self._digest() == self._training_source.sha256):
-            return self._encode(self._read(Path(file), self.target), self.target)
+        if file and (self._lies_at(self._trained_on) or self._source().sha256 == self._trained_on.sha256):
+            return self._whole_file(Path(file))
         return None  # also if `csv_file` is another table, which is then scored whole
 
     def _all_samples(self, split: str) -> Rows:
-        return self._encode(self._read(self.path, self.target), self.target)
+        return self._whole_file(self.path)
+
+    def _whole_file(self, path: Path) -> Rows:
+        return self._encode(self._read(path, self.target), self.target)
 
     def _lacks_split(self, split: str) -> UserError:
         return ConfigError(f"data.{split}_csv_file must name a file, as in training: {self.path} has no {split} rows")

@@ -27,7 +27,7 @@ def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return decoded
 
 
-def test_pictures_are_decoded_once_and_again_when_one_changes(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once_and_again_after_a_change(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = count_decoding(monkeypatch)
     first = ready(shapes).decoded.images
     assert len(decoded) == 60
@@ -52,7 +52,7 @@ FOREIGN = {  # in place of the file of images
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "table", *FOREIGN])
-def test_a_damaged_cache_is_made_anew(shapes: Path, damage: str) -> None:
+def test_a_corrupted_cache_is_made_anew(shapes: Path, damage: str) -> None:
     data = ready(shapes)
     images, table = data.cache / cache.IMAGES, data.cache / cache.TABLE
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in (images, table)}
@@ -72,9 +72,7 @@ def test_a_damaged_cache_is_made_anew(shapes: Path, damage: str) -> None:
     assert {path: hashlib.sha256(path.read_bytes()).digest() for path in (images, table)} == before
 
 
-def test_a_cache_that_is_whole_is_read_where_nothing_can_be_written(
-    shapes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_intact_cache_is_read_from_a_read_only_disk(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(file: Path) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -85,7 +83,7 @@ def test_a_cache_that_is_whole_is_read_where_nothing_can_be_written(
         ready(shapes, size=28)
 
 
-def test_names_may_hold_what_a_table_is_written_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_names_may_hold_quotes_commas_and_line_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_classes(tmp_path / "mine", 3, ('a "b", c', "line\rline\nline"))
     (root / 'a "b", c' / "0.png").rename(root / 'a "b", c' / "\udcff\r.png")
     decoded = count_decoding(monkeypatch)
@@ -94,11 +92,11 @@ def test_names_may_hold_what_a_table_is_written_with(tmp_path: Path, monkeypatch
     assert len(decoded) == 6
 
 
-def test_a_folder_may_have_as_long_a_name_as_the_disk_takes(tmp_path: Path) -> None:
+def test_a_folder_may_have_the_longest_name_that_the_disk_allows(tmp_path: Path) -> None:
     assert len(ready(write_classes(tmp_path / ("ü" * 127), 3)).decoded.images) == 6
 
 
-def test_a_disk_that_is_full_leaves_no_half_of_a_cache(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_incomplete_cache(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -110,7 +108,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_cache(shapes: Path, monkeypatch
     assert {path.name for path in data.cache.iterdir()} == {".lock", "images.npy", "pictures.csv"}
 
 
-def test_unreadable_pictures_are_all_named(shapes: Path) -> None:
+def test_all_unreadable_images_are_named(shapes: Path) -> None:
     for number in range(5):
         (shapes / "square" / f"bad{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     data = PictureFolderDataModule(str(shapes), data_dir=str(shapes.parent / "data"))

@@ -23,7 +23,7 @@ from mnist_lightning.images.letterbox import letterbox
 from tests.data.image_folder.small_images import ready, write_classes, write_picture
 
 
-def test_files_and_labels_are_those_of_torchvision(shapes: Path) -> None:
+def test_files_and_labels_are_those_that_torchvision_finds(shapes: Path) -> None:
     write_picture(shapes / "square" / "deeper" / "x.png", 1)
     (shapes / "square" / "notes.txt").write_text("no picture")
     found, theirs = read_class_folders(shapes), ImageFolder(str(shapes))
@@ -33,7 +33,7 @@ def test_files_and_labels_are_those_of_torchvision(shapes: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "TEST")])
-def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_split_folders_are_used_as_they_are(tmp_path: Path, names: tuple[str, ...]) -> None:
     for place, name in enumerate(names):
         write_classes(tmp_path / "mine" / name, 2 + place, first_seed=100 * place)
     data = ready(tmp_path / "mine")
@@ -41,12 +41,12 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path, names: tuple[str
     assert all(file.startswith(names[1]) for file in data.image_files("val"))
 
 
-def test_classes_that_are_called_as_a_part_is_are_classes_beside_others(tmp_path: Path) -> None:
+def test_a_class_may_be_named_like_a_split(tmp_path: Path) -> None:
     write_classes(tmp_path / "mine", 3, ("car", "train"))
     assert read_class_folders(tmp_path / "mine").class_names == ("car", "train")
 
 
-def test_what_is_missing_of_the_parts_is_cut_from_the_training_pictures(tmp_path: Path) -> None:
+def test_a_missing_split_is_held_out_from_the_training_images(tmp_path: Path) -> None:
     write_classes(tmp_path / "mine" / "train", 20)
     write_classes(tmp_path / "mine" / "test", 3, first_seed=100)
     data = ready(tmp_path / "mine")
@@ -57,7 +57,7 @@ def test_what_is_missing_of_the_parts_is_cut_from_the_training_pictures(tmp_path
     )
 
 
-def test_the_split_holds_every_class_in_its_proportion_and_depends_on_its_seed_alone(shapes: Path) -> None:
+def test_the_split_is_stratified_and_depends_on_its_seed_alone(shapes: Path) -> None:
     data = ready(shapes)
     parts = {name: data.image_files(name) for name in ("train", "val", "test")}
     assert {name: len(files) for name, files in parts.items()} == {"train": 42, "val": 9, "test": 9}
@@ -71,7 +71,7 @@ def test_the_split_holds_every_class_in_its_proportion_and_depends_on_its_seed_a
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 @pytest.mark.parametrize("size", [(40, 40), (64, 32), (15, 21)])
-def test_a_picture_is_resized_as_torchvision_does_and_padded_with_black(
+def test_an_image_is_resized_as_torchvision_does_and_padded_with_black(
     size: tuple[int, int], channels: int, mode: str
 ) -> None:
     random = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def test_a_picture_is_resized_as_torchvision_does_and_padded_with_black(
     assert not ours.any()
 
 
-def test_mnist_written_as_pictures_is_served_as_mnist_is(digits_dir: Path, tmp_path: Path) -> None:
+def test_mnist_as_a_folder_of_images_gives_the_batches_of_mnist(digits_dir: Path, tmp_path: Path) -> None:
     """The two data modules meet: the same pixels, normalised by the same rule, in the same order."""
     mnist = MNISTDataModule(str(digits_dir), batch_size=10, val_size=0)
     mnist.prepare_data()
@@ -109,7 +109,7 @@ def test_mnist_written_as_pictures_is_served_as_mnist_is(digits_dir: Path, tmp_p
         assert torch.equal(our_labels, their_labels)
 
 
-def test_colour_comes_in_the_order_red_green_blue(tmp_path: Path) -> None:
+def test_colour_channels_are_red_green_blue(tmp_path: Path) -> None:
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         for number in range(4):
             picture = Image.new("RGB", (9, 9), colour)
@@ -129,7 +129,7 @@ def test_colour_comes_in_the_order_red_green_blue(tmp_path: Path) -> None:
     classes=st.lists(st.lists(st.integers(0, 12), min_size=6, max_size=30), min_size=2, max_size=4),
     seed=st.integers(0, 2**32),
 )
-def test_no_two_parts_share_a_digest_and_every_picture_has_a_part(classes: list[list[int]], seed: int) -> None:
+def test_every_image_is_in_one_split_and_duplicates_are_in_the_same(classes: list[list[int]], seed: int) -> None:
     """Copies go together, wherever they lie."""
     digests = [f"{place}-{content}" for place, contents in enumerate(classes) for content in contents]
     labels = np.repeat(np.arange(len(classes)), [len(contents) for contents in classes])
@@ -144,7 +144,7 @@ def test_no_two_parts_share_a_digest_and_every_picture_has_a_part(classes: list[
     assert sum(map(len, held)) == len(set().union(*held))
 
 
-def test_a_picture_that_is_scored_is_not_trained_on_and_named(
+def test_duplicates_of_scored_images_are_removed_from_training_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine"
@@ -166,14 +166,14 @@ def test_a_picture_that_is_scored_is_not_trained_on_and_named(
     assert validated.image_files("val") == data.image_files("val")
 
 
-def test_the_same_picture_in_two_classes_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_pixels_in_two_classes_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_classes(tmp_path / "mine", 6)
     shutil.copy(tmp_path / "mine/a/0.png", tmp_path / "mine/b/other.png")
     ready(tmp_path / "mine")
     assert "same pixels in two classes: b/other.png and a/0.png\n" in capsys.readouterr().out
 
 
-def test_pictures_in_no_class_are_named_and_what_a_system_leaves_is_no_class(
+def test_images_outside_class_folders_are_named_and_system_folders_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = write_classes(tmp_path / "mine", 6)
@@ -185,7 +185,7 @@ def test_pictures_in_no_class_are_named_and_what_a_system_leaves_is_no_class(
     assert f"not used, because they lie in no class folder: {mine / 'cover.png'}\n" in capsys.readouterr().out
 
 
-def test_a_folder_whose_test_pictures_were_taken_away_says_so(tmp_path: Path) -> None:
+def test_a_removed_test_folder_is_reported(tmp_path: Path) -> None:
     for place, part in enumerate(("train", "val", "test")):
         write_classes(tmp_path / "mine" / part, 3, first_seed=100 * place)
     trained = ready(tmp_path / "mine")
@@ -230,16 +230,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         ),
     ],
 )
-def test_a_folder_that_cannot_be_learned_from_is_refused(
-    tmp_path: Path, make: Callable[[Path], object], message: str
-) -> None:
+def test_an_unusable_folder_is_rejected(tmp_path: Path, make: Callable[[Path], object], message: str) -> None:
     make(tmp_path / "mine")
     with pytest.raises(DatasetError) as caught:
         ready(tmp_path / "mine")
     assert message in str(caught.value)
 
 
-def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_class_whose_name_is_not_text_is_rejected(tmp_path: Path) -> None:
     write_classes(tmp_path / "mine", 3)
     os.mkdir(os.fsencode(tmp_path / "mine") + b"/\xff")
     with pytest.raises(DatasetError, match="name is not text"):
@@ -260,6 +258,6 @@ def test_a_class_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
         ({"flip": 1.0}, r"data.flip must be in \[0, 1\), got 1"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+def test_options_out_of_range_are_rejected(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PictureFolderDataModule(**{"folder": "mine"} | options)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_training_images_are_shuffled_by_the_seed(digits_dir: Path) -> None:
     assert order(1) != sorted(order(1))
 
 
-def test_pictures_of_another_size_are_refused(digits_dir: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_are_rejected(digits_dir: Path, tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for prefix in ("train", "t10k"):
@@ -106,6 +106,6 @@ def test_the_test_loader_serves_every_image_in_file_order(digits_dir: Path) -> N
 
 
 @pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("val_size", -1), ("split_seed", -1), ("seed", -1)])
-def test_a_number_out_of_range_is_refused(option: str, value: int) -> None:
+def test_options_out_of_range_are_rejected(option: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{option} must be at least"):
         MNISTDataModule(**{option: value})  # type: ignore[arg-type]  # the value fits each of these

@@ -19,7 +19,7 @@ from tests.data.mnist.mirror import FaultyMirror
 from tests.data.small import NAMES, PUBLISHED, contents, fetch_mnist, fill, flip_a_bit, start_fetch
 
 
-def test_an_empty_folder_is_filled_from_a_mirror_without_a_word(
+def test_an_empty_folder_is_filled_from_a_mirror_and_nothing_is_printed(
     dataset: DatasetSource, tmp_path: Path, mirror: FaultyMirror, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "new" / "Small" / "raw"
@@ -27,7 +27,7 @@ def test_an_empty_folder_is_filled_from_a_mirror_without_a_word(
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_missing_files_are_asked_for(dataset: DatasetSource, folder: Path, mirror: FaultyMirror) -> None:
+def test_only_missing_files_are_requested(dataset: DatasetSource, folder: Path, mirror: FaultyMirror) -> None:
     fill(folder, {name: PUBLISHED[name] for name in NAMES[:3]})
     assert fetch_mnist(dataset, folder, mirrors=(mirror.address(),)) == PUBLISHED
     assert mirror.requests == {f"/good/{NAMES[3]}.gz": 1}
@@ -50,7 +50,7 @@ def test_only_missing_files_are_asked_for(dataset: DatasetSource, folder: Path, 
         ("cut", 3, "closed connection"),
     ],
 )
-def test_a_faulty_mirror_is_given_up_for_the_next_after_so_many_tries(
+def test_a_faulty_mirror_is_abandoned_for_the_next_after_a_fixed_number_of_attempts(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror, fault: str, tries: int, reason: str
 ) -> None:
     assert fetch_mnist(dataset, folder, "download", (mirror.address(fault), mirror.address())) == PUBLISHED
@@ -67,7 +67,7 @@ def test_a_faulty_mirror_is_given_up_for_the_next_after_so_many_tries(
 
 
 @pytest.mark.parametrize("fault", ["503-once", "429-once", "cut-once", "truncated-once", "wrong-once"])
-def test_a_passing_fault_costs_a_second_try(
+def test_a_transient_error_costs_a_second_attempt(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror, fault: str
 ) -> None:
     assert fetch_mnist(dataset, folder, "download", (mirror.address(fault),)) == PUBLISHED
@@ -78,7 +78,7 @@ def test_a_redirect_to_https_is_followed(dataset: DatasetSource, folder: Path, m
     assert fetch_mnist(dataset, folder, "download", (mirror.address("elsewhere").rstrip("/"),)) == PUBLISHED
 
 
-def test_a_mirror_that_cannot_be_reached_is_not_asked_for_the_next_file(
+def test_an_unreachable_mirror_is_not_asked_for_the_next_file(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror
 ) -> None:
     assert (
@@ -94,11 +94,11 @@ def test_a_mirror_that_cannot_be_reached_is_not_asked_for_the_next_file(
     [
         ("silent", "TIMEOUT_S", "timed out"),
         ("stall", "TIMEOUT_S", "timed out"),
-        ("drip", "GRACE_S", "too slow|no answer within 0.8 s"),  # a busy machine may not see the first byte in time
-        ("drip-headers", "GRACE_S", "no answer within 0.8 s"),
+        ("drip", "GRACE_S", "too slow|no response within 0.8 s"),  # a busy machine may not see the first byte in time
+        ("drip-headers", "GRACE_S", "no response within 0.8 s"),
     ],
 )
-def test_a_mirror_that_stalls_or_drips_is_given_up(
+def test_a_mirror_that_stalls_or_drips_is_abandoned(
     dataset: DatasetSource,
     folder: Path,
     mirror: FaultyMirror,
@@ -139,7 +139,7 @@ def test_a_refused_connection_goes_to_the_next_mirror_at_once(
     ("address", "reason"),
     [("https://no-such-mirror.invalid/", "Name or service not known"), ("https://a..b/", "label")],
 )
-def test_a_name_that_does_not_resolve_is_given_up_at_once(
+def test_a_name_that_does_not_resolve_is_abandoned_at_once(
     dataset: DatasetSource,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,7 +157,7 @@ def test_a_name_that_does_not_resolve_is_given_up_at_once(
 
 
 @pytest.mark.usefixtures("no_second_try")
-def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
+def test_an_untrusted_certificate_is_rejected_at_once(
     dataset: DatasetSource,
     folder: Path,
     mirror: FaultyMirror,
@@ -170,7 +170,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(
     assert not mirror.requests
 
 
-def test_the_last_resort_is_the_bundled_copy_and_one_line_says_why(
+def test_the_bundled_copy_is_the_last_mirror_and_one_line_gives_the_reason(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch_mnist(dataset, folder, mirrors=(mirror.address("403"), mirror.address("404"))) == PUBLISHED
@@ -181,7 +181,7 @@ def test_the_last_resort_is_the_bundled_copy_and_one_line_says_why(
     assert "bundled copy" in lines[0]
 
 
-def test_source_download_fails_with_every_address_and_a_recipe(
+def test_source_download_fails_with_every_address_and_instructions(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror
 ) -> None:
     with pytest.raises(DatasetError) as caught:
@@ -195,7 +195,7 @@ def test_source_download_fails_with_every_address_and_a_recipe(
     assert contents(folder) == {}
 
 
-def test_source_bundled_asks_no_mirror_and_says_nothing(
+def test_source_bundled_contacts_no_mirror_and_prints_nothing(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch_mnist(dataset, folder, "bundled", (mirror.address(),)) == PUBLISHED
@@ -219,7 +219,7 @@ def test_a_damaged_bundled_copy_is_a_dataset_error(dataset: DatasetSource, folde
     assert contents(folder) == {name: PUBLISHED[name] for name in NAMES[:2]}
 
 
-def test_what_no_file_can_satisfy_is_a_usage_error(dataset: DatasetSource, folder: Path) -> None:
+def test_an_invalid_mirror_or_source_is_a_usage_error(dataset: DatasetSource, folder: Path) -> None:
     for address in ("http://example.org/mnist/", "https:///mnist/", "https://[half/", "/mnist"):
         with pytest.raises(ConfigError, match="mirrors must be https addresses"):
             fetch_mnist(dataset, folder, mirrors=(address,))

@@ -37,7 +37,7 @@ from tests.data.small import (
 
 
 @pytest.mark.parametrize("source", ["auto", "download", "bundled", "files"])
-def test_a_complete_folder_is_left_as_it_is_without_a_word(
+def test_a_complete_folder_is_left_unchanged_and_nothing_is_printed(
     dataset: DatasetSource, folder: Path, source: fetch.Source, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fill(folder, PUBLISHED)
@@ -110,14 +110,16 @@ def test_a_good_gz_replaces_a_damaged_raw_file(dataset: DatasetSource, folder: P
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
-def test_what_is_not_a_file_is_moved_aside(dataset: DatasetSource, folder: Path, make: Callable[[Path], None]) -> None:
+def test_anything_but_a_regular_file_is_moved_aside(
+    dataset: DatasetSource, folder: Path, make: Callable[[Path], None]
+) -> None:
     make(folder / NAMES[0])
     fetch.fetch(dataset, folder.parents[1], source="bundled")
     assert (folder / NAMES[0]).read_bytes() == PUBLISHED[NAMES[0]]
     assert os.path.lexists(folder / f"{NAMES[0]}.damaged")
 
 
-def test_a_file_published_while_the_old_one_was_judged_is_put_back(folder: Path) -> None:
+def test_a_file_published_during_the_check_is_put_back(folder: Path) -> None:
     path = folder / NAMES[0]
     path.write_bytes(b"old and damaged")
     seen = path.stat()
@@ -131,7 +133,7 @@ def test_a_file_published_while_the_old_one_was_judged_is_put_back(folder: Path)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_own_files_are_used_as_they_are_and_one_line_says_so(
+def test_own_files_are_used_as_they_are_and_one_line_reports_it(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror, packed: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     placed = {f"{name}.gz": gzip.compress(content) for name, content in OWN.items()} if packed else OWN
@@ -145,7 +147,7 @@ def test_own_files_are_used_as_they_are_and_one_line_says_so(
 
 @pytest.mark.parametrize("missing", NAMES)
 @pytest.mark.parametrize("source", ["auto", "files"])
-def test_a_missing_own_file_is_named_and_not_fetched(
+def test_a_missing_own_file_is_reported_and_not_fetched(
     dataset: DatasetSource, folder: Path, missing: str, source: fetch.Source
 ) -> None:
     placed = {name: content for name, content in OWN.items() if name != missing}
@@ -166,7 +168,7 @@ def test_a_missing_own_file_is_named_and_not_fetched(
     ],
 )
 @pytest.mark.parametrize("source", ["auto", "files"])
-def test_own_files_at_fault_are_refused_and_stay(
+def test_invalid_own_files_are_rejected_and_kept(
     dataset: DatasetSource, folder: Path, name: str, content: bytes, message: str, source: fetch.Source
 ) -> None:
     placed = OWN | {name: content}
@@ -177,7 +179,7 @@ def test_own_files_at_fault_are_refused_and_stay(
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(OWN[NAMES[0]])[:-9], gzip.compress(OWN[NAMES[0]] + bytes(9)), b"?"])
-def test_an_own_gz_at_fault_is_refused_and_stays(dataset: DatasetSource, folder: Path, packed: bytes) -> None:
+def test_an_invalid_own_gz_is_rejected_and_kept(dataset: DatasetSource, folder: Path, packed: bytes) -> None:
     placed = {name: content for name, content in OWN.items() if name != NAMES[0]} | {f"{NAMES[0]}.gz": packed}
     fill(folder, placed)
     with pytest.raises(DatasetError, match=rf"{NAMES[0]}\.gz: "):
@@ -215,7 +217,7 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(dataset: DatasetSour
         fetch.fetch(dataset, folder.parents[1], source="bundled")
 
 
-def test_a_disk_that_takes_no_more_is_a_storage_error_and_leaves_no_part(dataset: DatasetSource, folder: Path) -> None:
+def test_a_full_disk_is_a_storage_error_and_leaves_no_part_file(dataset: DatasetSource, folder: Path) -> None:
     process = start_fetch(dataset, folder, limit_bytes=1000)
     message, _ = process.communicate(timeout=600)
     assert process.returncode == StorageError.exit_code == 5

@@ -99,8 +99,8 @@ IMAGES = idx_bytes(random_array(3, 4, 5))
         (IMAGES[:3] + b"\xff" + bytes(2000), "255 dimensions at byte 3"),
         (IMAGES[:3] + b"\2" + IMAGES[4:], "2 dimensions at byte 3 instead of 3"),
         (IMAGES[:8] + bytes(4) + IMAGES[12:], "dimension 1 at byte 8 is 0"),
-        (IMAGES[:-1], "too short: 3 x 4 x 5 items make 76 bytes, the file has 75"),
-        (IMAGES + b"\0", "other bytes: 3 x 4 x 5 items make 76 bytes, the file has 77"),
+        (IMAGES[:-1], "too short: 3 x 4 x 5 items need 76 bytes, the file has 75"),
+        (IMAGES + b"\0", "other bytes: 3 x 4 x 5 items need 76 bytes, the file has 77"),
         (IMAGES[:4] + b"\xff" * 12, f"make {16 + (2**32 - 1) ** 3} bytes, the file has 16"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_malformed_file_is_refused_with_name_and_reason(path: Path, content: b
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_too_high_is_named_with_its_place(path: Path) -> None:
+def test_a_label_out_of_range_is_reported_with_its_position(path: Path) -> None:
     labels = random_array(2000, below=10)
     labels[1226] = 200
     path.write_bytes(idx_bytes(labels))

@@ -85,7 +85,7 @@ def test_class_names_are_torchvisions(dataset: DatasetName, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("dataset", FORMATS)
-def test_files_have_their_published_names_and_places(dataset: DatasetName) -> None:
+def test_files_have_their_published_names_and_folders(dataset: DatasetName) -> None:
     folder, names, _ = FORMATS[dataset]
     assert DATASETS[dataset].folder == folder
     assert tuple(file.name for file in DATASETS[dataset].files) == names
@@ -104,7 +104,7 @@ def test_addresses_and_md5_are_those_that_torchvision_asks_for() -> None:
     assert KMNIST.mirrors[0].partition("://")[2] == datasets.KMNIST.mirrors[0].partition("://")[2]
 
 
-def test_every_checksum_is_one_and_every_mirror_is_https() -> None:
+def test_every_checksum_is_well_formed_and_every_mirror_is_https() -> None:
     for dataset in DATASETS.values():
         digests = [file.digest or file.packed or (dataset.archive and dataset.archive.digest) for file in dataset.files]
         assert all(re.fullmatch("sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", digest or "") for digest in digests)
@@ -118,7 +118,7 @@ def test_mean_and_std_are_computed_from_the_training_images_where_they_are_not_k
     assert (schema.mean, schema.std) == (round(pixels.mean(), 4), round(pixels.std(), 4))
 
 
-def test_images_that_show_nothing_are_refused(tmp_path: Path) -> None:
+def test_blank_images_are_rejected(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path, "kmnist")
     path = folder / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:16] + bytes(TRAIN_COUNT * 784))
@@ -136,7 +136,7 @@ def test_labels_of_letters_are_1_to_26(tmp_path: Path, label: int, stored: int) 
         data_of(tmp_path, "emnist_letters").prepare_data()
 
 
-def test_a_label_of_qmnist_that_is_no_digit_is_named_with_its_place(tmp_path: Path) -> None:
+def test_an_invalid_label_of_qmnist_is_reported_with_its_position(tmp_path: Path) -> None:
     path = write_dataset(tmp_path, "qmnist") / "qmnist-test-labels-idx2-int"
     content = path.read_bytes()
     path.write_bytes(content[: 12 + 32] + b"\xff\xff\xff\xff" + content[12 + 36 :])
@@ -144,7 +144,7 @@ def test_a_label_of_qmnist_that_is_no_digit_is_named_with_its_place(tmp_path: Pa
         data_of(tmp_path, "qmnist").prepare_data()
 
 
-def test_an_unknown_data_set_is_refused_with_those_there_are() -> None:
+def test_an_unknown_data_set_is_rejected_and_the_known_ones_listed() -> None:
     with pytest.raises(ConfigError, match=r"data.dataset must be one of mnist, fashion_mnist, .*, got cifar10"):
         MNISTDataModule(dataset="cifar10")  # type: ignore[arg-type]  # what the test is about
 
@@ -265,7 +265,7 @@ def test_a_damaged_archive_is_kept_aside_and_downloaded_again(
 
 
 @pytest.mark.parametrize("fault", ["html", "truncated", "404"])
-def test_a_failing_download_names_the_data_set_the_folder_and_the_files_to_put_there(
+def test_a_failed_download_names_the_data_set_the_folder_and_the_files_to_put_there(
     fault: str, tmp_path: Path, mirror: FaultyMirror
 ) -> None:
     with pytest.raises(DatasetError) as caught:
@@ -304,7 +304,7 @@ def test_files_put_there_by_hand_are_used_as_they_are_where_no_checksum_is_known
         (lambda content: content[:2] + b"\x0c" + content[3:], "item type 0x0c at byte 2 is not 0x08"),
     ],
 )
-def test_such_files_are_held_to_their_format_and_stay(
+def test_files_without_a_checksum_must_have_the_published_format_and_are_kept(
     damage: Callable[[bytes], bytes], message: str, tmp_path: Path, mirror: FaultyMirror
 ) -> None:
     folder = write_dataset(tmp_path, "kmnist")

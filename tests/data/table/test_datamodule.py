@@ -53,12 +53,12 @@ def test_an_item_is_float32_features_and_an_int64_label(iris: Path) -> None:
         dataset[150]
 
 
-def test_whole_numbers_are_labels_as_they_are(tmp_path: Path) -> None:
+def test_integer_labels_are_kept(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "x.csv", ("a", "y"), [(1, 7), (2, 3), (3, 7)])
     assert TabularDataset(str(path), ["a"], "y").labels.tolist() == [7, 3, 7]
 
 
-def test_torchs_loader_takes_the_dataset_with_worker_processes_too(iris: Path) -> None:
+def test_the_dataset_works_with_torchs_loader_and_its_worker_processes(iris: Path) -> None:
     dataset = TabularDataset(iris, list(IRIS_FEATURES), "species")
     assert torch.equal(pickle.loads(pickle.dumps(dataset)).features, dataset.features)
     rows, labels = next(iter(DataLoader(dataset, batch_size=32)))
@@ -76,7 +76,7 @@ def test_torchs_loader_takes_the_dataset_with_worker_processes_too(iris: Path) -
         ([], ConfigError, "must name a column"),
     ],
 )
-def test_the_dataset_refuses_what_is_no_number(
+def test_the_dataset_rejects_features_that_are_not_numbers(
     tmp_path: Path, features: list[str], error: type[Exception], message: str
 ) -> None:
     path = write_mixed(tmp_path / "mixed.csv")
@@ -87,7 +87,7 @@ def test_the_dataset_refuses_what_is_no_number(
 # The data module.
 
 
-def test_every_row_is_in_one_part_in_its_classes_proportions(iris: Path) -> None:
+def test_every_row_is_in_one_split_stratified_by_class(iris: Path) -> None:
     data = fit(iris)
     parts = {name: numbers(data.samples(name)) for name in ("train", "val", "test")}
     assert sorted(row for rows in parts.values() for row in rows) == list(range(2, 152))
@@ -121,14 +121,14 @@ def test_an_epochs_order_is_a_function_of_seed_and_epoch(iris: Path) -> None:
     assert torch.equal(torch.cat(first).sort(dim=0).values, torch.cat(batches(1, 4)).sort(dim=0).values)
 
 
-def test_features_that_are_not_named_are_all_others_that_have_a_name(tmp_path: Path) -> None:
+def test_features_default_to_all_other_named_columns(tmp_path: Path) -> None:
     rows = [(number, *row) for number, row in enumerate(MIXED)]
     path = write_csv(tmp_path / "x.csv", ("", *MIXED_HEADER), rows)
     assert fit(path, "kind").schema.features == list(MIXED_HEADER[:-1])
     assert fit(path, "kind", features=["age", "size"]).schema.features == ["age", "size"]
 
 
-def test_what_is_missing_and_what_stands_there_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_fields_and_their_replacement_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_mixed(tmp_path / "mixed.csv")
     data = fit(path, "kind")
     out = capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_what_is_missing_and_what_stands_there_is_said(tmp_path: Path, capsys: p
     assert f"column colour: empty in {train['colour'].isna().sum()} training rows; a category of its own" in out
 
 
-def test_files_to_validate_and_test_on_are_served_whole(tmp_path: Path, iris: Path) -> None:
+def test_given_validation_and_test_files_are_used_whole(tmp_path: Path, iris: Path) -> None:
     lines = iris.read_text().splitlines(keepends=True)
     for name, rows in (("val", lines[40:60]), ("test", lines[90:110])):
         (tmp_path / f"{name}.csv").write_text("".join([lines[0], *rows]))
@@ -161,7 +161,7 @@ def test_files_to_validate_and_test_on_are_served_whole(tmp_path: Path, iris: Pa
         ([f"{n}.5" for n in range(1001)] * 3, "has 1,001 different labels, more than 1,000"),
     ],
 )
-def test_labels_that_no_classifier_can_learn_are_refused(tmp_path: Path, labels: list[str], message: str) -> None:
+def test_labels_that_cannot_be_classes_are_rejected(tmp_path: Path, labels: list[str], message: str) -> None:
     path = write_csv(tmp_path / "x.csv", ("x", "y"), list(enumerate(labels)))
     with pytest.raises(DatasetError, match=message):
         fit(path, "y")
@@ -177,7 +177,7 @@ def test_labels_that_no_classifier_can_learn_are_refused(tmp_path: Path, labels:
         ({"features": []}, "data.features must name a column"),
     ],
 )
-def test_an_option_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
+def test_options_out_of_range_are_rejected(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TabularDataModule(**{"csv_file": "x.csv", "target": "y", **options})  # type: ignore[arg-type]
 
@@ -191,7 +191,7 @@ def restored(trained: TabularDataModule, path: Path, **options: object) -> Tabul
     return data
 
 
-def test_the_file_that_was_trained_on_is_scored_on_its_test_rows_also_under_another_name(iris: Path) -> None:
+def test_of_the_training_file_only_its_test_rows_are_scored_also_under_another_name(iris: Path) -> None:
     trained = fit(iris)
     moved = iris.rename(iris.with_name("moved.csv"))
     data = restored(trained, moved)
@@ -199,7 +199,7 @@ def test_the_file_that_was_trained_on_is_scored_on_its_test_rows_also_under_anot
     assert numbers(data.samples("test")) == numbers(trained.samples("test"))
 
 
-def test_another_file_is_scored_whole_by_the_checkpoints_form(tmp_path: Path, iris: Path) -> None:
+def test_another_file_is_scored_whole_with_the_checkpoints_schema(tmp_path: Path, iris: Path) -> None:
     trained = fit(iris)
     header, *lines = iris.read_text().splitlines(keepends=True)
     other = tmp_path / "other.csv"
@@ -215,7 +215,7 @@ def test_another_file_is_scored_whole_by_the_checkpoints_form(tmp_path: Path, ir
     assert len(data.samples("test").indices) == 20, "and the rows to score stay what they were"
 
 
-def test_a_file_that_has_changed_since_is_refused(iris: Path) -> None:
+def test_a_training_file_that_has_changed_is_rejected(iris: Path) -> None:
     trained = fit(iris)
     iris.write_text(iris.read_text() + "5.1,3.5,1.4,0.2,setosa\n")
     with pytest.raises(DatasetError, match="has changed since the network was trained on it"):
@@ -225,13 +225,13 @@ def test_a_file_that_has_changed_since_is_refused(iris: Path) -> None:
     assert restored(trained, iris).training_rows() is None
 
 
-def test_another_split_of_the_same_file_is_never_scored(iris: Path) -> None:
+def test_another_split_of_the_training_file_is_never_scored(iris: Path) -> None:
     trained = fit(iris)
     with pytest.raises(ConfigError, match="rows that the network was trained on would be scored"):
         restored(trained, iris, split_seed=1).setup("test")
 
 
-def test_a_checkpoints_form_must_be_a_tables_with_the_features_asked_for(iris: Path) -> None:
+def test_a_restored_schema_must_be_that_of_a_table_with_the_requested_features(iris: Path) -> None:
     trained = fit(iris)
     with pytest.raises(ConfigError, match=r"data\.features must be those that the network was trained with"):
         restored(trained, iris, features=["sepal_width"])

@@ -51,7 +51,7 @@ def test_a_column_of_equal_numbers_becomes_zeros(tmp_path: Path) -> None:
     assert schema.encode(table).tolist() == [[0], [0], [0]]
 
 
-def test_a_category_that_no_training_row_has_sets_no_place(tmp_path: Path) -> None:
+def test_an_unknown_category_is_encoded_as_zeros(tmp_path: Path) -> None:
     table, schema = fitted(tmp_path / "x.csv", "x,y\nred,a\nblue,b\ngreen,a\n,b\n5,a\n", [0, 1])
     assert schema.encode(table).tolist() == [[0, 1], [1, 0], [0, 0], [0, 0], [0, 0]]
 
@@ -83,7 +83,7 @@ def test_labels_of_any_type_are_classes_in_order(tmp_path: Path, labels: list[st
         ("".join(f"name {n},a\n" for n in range(1001)), "has 1,001 different texts, more than 1,000"),
     ],
 )
-def test_what_cannot_be_learned_from_is_named(tmp_path: Path, rows: str, message: str) -> None:
+def test_a_column_that_cannot_be_encoded_is_reported(tmp_path: Path, rows: str, message: str) -> None:
     count = rows.count("\n")
     with pytest.raises(DatasetError) as caught:
         fitted(tmp_path / "x.csv", f"x,y\n{rows}", list(range(3 if count == 4 else count)))
@@ -99,7 +99,9 @@ def test_what_cannot_be_learned_from_is_named(tmp_path: Path, rows: str, message
         ("5,a\n5,\n", "row 3, column y: the label is missing"),
     ],
 )
-def test_another_table_that_does_not_fit_is_refused_by_row_and_column(tmp_path: Path, rows: str, message: str) -> None:
+def test_another_table_that_does_not_fit_is_rejected_with_row_and_column(
+    tmp_path: Path, rows: str, message: str
+) -> None:
     _, schema = fitted(tmp_path / "x.csv", "x,y\n0.001,a\n0.002,b\n", [0, 1])
     other = tmp_path / "other.csv"
     other.write_text(f"x,y\n{rows}")
@@ -109,7 +111,7 @@ def test_another_table_that_does_not_fit_is_refused_by_row_and_column(tmp_path: 
     assert f"{other}, {message}" in str(caught.value)
 
 
-def test_the_spec_is_plain_values_and_comes_back_from_them(tmp_path: Path) -> None:
+def test_a_schema_survives_the_round_trip_through_plain_values(tmp_path: Path) -> None:
     table = read_table(write_mixed(tmp_path / "mixed.csv"), MIXED_HEADER, texts=["kind"])
     schema = fit_schema(table, np.arange(40), "kind", ORIGIN)
     assert schema_from_plain(asdict(schema)) == schema
@@ -131,7 +133,7 @@ def test_the_spec_is_plain_values_and_comes_back_from_them(tmp_path: Path) -> No
         {"target": None},
     ],
 )
-def test_a_spec_that_was_tampered_with_is_none(tmp_path: Path, damage: dict[str, object]) -> None:
+def test_an_invalid_schema_is_read_as_none(tmp_path: Path, damage: dict[str, object]) -> None:
     _, schema = fitted(tmp_path / "x.csv", "x,y\n1,a\n2,b\n", [0, 1])
     assert schema_from_plain(asdict(schema)) == schema
     assert schema_from_plain(asdict(schema) | damage) is None

@@ -41,45 +41,45 @@ def test_numbers_are_those_that_pandas_reads(path: Path) -> None:
     assert table.rows.tolist() == [2, 3, 4]
 
 
-def test_one_text_makes_a_column_of_texts_as_they_are_written(path: Path) -> None:
+def test_one_text_makes_a_text_column_with_fields_as_written(path: Path) -> None:
     table = read(path, "a,b\n01,true\nx,False\n,TRUE\n")
     assert texts_of(table.columns["a"]) == ["01", "x", ""]
     assert texts_of(table.columns["b"]) == ["true", "False", "TRUE"]
 
 
-def test_a_column_is_taken_as_texts_where_that_is_asked_for(path: Path) -> None:
+def test_a_column_is_read_as_text_on_request(path: Path) -> None:
     assert texts_of(read(path, "a\n1\n01\n1.0\n", texts=("a",)).columns["a"]) == ["1", "01", "1.0"]
 
 
-def test_a_text_far_down_makes_a_column_of_texts_too(path: Path) -> None:
+def test_a_late_text_makes_a_text_column_too(path: Path) -> None:
     table = read(path, "a\n" + "1\n" * 5000 + "x\n")
     assert texts_of(table.columns["a"]) == ["1"] * 5000 + ["x"]
 
 
-def test_numbers_with_more_digits_than_an_integer_has_are_numbers(path: Path) -> None:
+def test_numbers_beyond_the_range_of_integers_are_numbers(path: Path) -> None:
     assert read(path, "a\n99999999999999999999999\n2\n").columns["a"].tolist() == [1e23, 2]  # type: ignore[union-attr]
 
 
-def test_empty_rows_are_left_out_but_counted(path: Path) -> None:
+def test_empty_rows_are_skipped_but_counted(path: Path) -> None:
     table = read(path, "a,b\n1,x\n\n,\n2,y\n\n")
     assert table.rows.tolist() == [2, 5]
     assert table.columns["a"].tolist() == [1, 2]  # type: ignore[union-attr]
 
 
-def test_a_short_row_lacks_its_last_fields(path: Path) -> None:
+def test_in_a_short_row_the_last_fields_are_missing(path: Path) -> None:
     column = read(path, "a,b\n1,2\n3\n").columns["b"]
     assert not isinstance(column, Texts)
     assert column[0] == 2
     assert math.isnan(column[1])
 
 
-def test_spaces_after_commas_a_byte_order_mark_and_windows_line_ends_do_no_harm(path: Path) -> None:
+def test_spaces_after_commas_a_byte_order_mark_and_windows_line_ends_are_accepted(path: Path) -> None:
     table = read(path, b"\xef\xbb\xbfa, b\r\n1, x\r\n2, y\r\n")
     assert table.columns["a"].tolist() == [1, 2]  # type: ignore[union-attr]
     assert texts_of(table.columns["b"]) == ["x", "y"]
 
 
-def test_a_column_without_a_name_is_nobodys(path: Path) -> None:
+def test_a_column_without_a_name_is_skipped(path: Path) -> None:
     assert list(read(path, ",a\n0,1\n1,2\n").columns) == ["a"]
 
 
@@ -103,7 +103,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_named_with_its_row_and_column(path: Path, name: str) -> None:
+def test_an_error_names_row_and_column(path: Path, name: str) -> None:
     content, message = FAULTS[name]
     with pytest.raises(DatasetError) as caught:
         read(path, content)
@@ -120,13 +120,15 @@ def test_a_fault_is_named_with_its_row_and_column(path: Path, name: str) -> None
         ("length;width\n1;2\n", "width", "its fields seem to be separated by semicolons"),
     ],
 )
-def test_a_column_that_is_not_there_is_named_with_what_is(path: Path, content: str, wanted: str, message: str) -> None:
+def test_a_missing_column_is_reported_with_the_existing_ones(
+    path: Path, content: str, wanted: str, message: str
+) -> None:
     path.write_text(content)
     with pytest.raises(DatasetError, match=message.replace("?", r"\?")):
         read_table(path, [wanted])
 
 
-def test_what_is_no_file_or_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_or_unreadable_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for missing in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(DatasetError, match="no such CSV file"):
             read_header(missing)
@@ -141,7 +143,7 @@ def test_what_is_no_file_or_cannot_be_read_is_named(tmp_path: Path, monkeypatch:
         read_header(path)
 
 
-def test_without_pandas_its_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pandas_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ConfigError, match=r"pip install 'mnist-lightning\[tabular\]'"):
         read(path, "a\n1\n")
@@ -172,7 +174,7 @@ def test_any_table_is_read_as_pythons_csv_reads_it(path: Path, rows: list[tuple[
 
 @given(content=st.binary(max_size=80) | st.text(alphabet='ab1.,"\n\r; ', max_size=60).map(str.encode))
 @settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_are_read_or_refused_in_a_line(path: Path, content: bytes) -> None:
+def test_any_bytes_are_read_or_rejected_in_one_line(path: Path, content: bytes) -> None:
     try:
         table = read(path, content)
     except DatasetError as error:

@@ -10,6 +10,8 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +217,28 @@ def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
         assert any((folder / file).exists() for folder in (ROOT, ROOT / "mnist_lightning")), file
     for name in re.findall(r"python -m (benchmarks\.\w+)", page.read_text()):
         assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
+
+
+def test_fit_and_test_print_what_the_readme_shows(tmp_path: Path, digits_dir: Path) -> None:
+    shown = [block.text.splitlines() for block in blocks_of(ROOT / "README.md") if "version_0" in block.text]
+    small = ["--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.source", "files"]
+    small += ["--trainer.max_epochs", "2"]
+    config = str(ROOT / "configs" / "default.yaml")
+    for args, lines in zip(
+        (["fit", "--config", config, *small], ["test", "--data.source", "files"]), shown, strict=True
+    ):
+        program = [sys.executable, "-m", "mnist_lightning", *args]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert not done.stderr  # Lightning's own messages are silenced
+        printed = [shape_of(line) for line in done.stdout.splitlines()]
+        for line in lines:
+            assert any(other.startswith(shape_of(line)) for other in printed), line
+
+
+def shape_of(line: str) -> str:
+    """Return a printed line, up to its ellipsis, without its numbers and the name of the device."""
+    line = line.partition("…")[0]
+    return re.sub(r"\d[\d.,]*", "#", re.sub(r"on cpu \(.*?\), precision \S+", "on cpu", line)).replace("  ", " ")
 
 
 def test_the_pages_have_blocks_and_commands_to_check() -> None:

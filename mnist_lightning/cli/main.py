@@ -116,6 +116,8 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
             return _fail(f"unknown command {args[0]}{did_you_mean(args[0], (*COMMANDS, *OWN_COMMANDS))}", 2)
         from mnist_lightning.cli.lightning_cli import TrainerCLI
 
+        if not debug:
+            _silence_libraries()  # once more: importing Lightning sets its loggers to INFO
         TrainerCLI(args, callbacks)
     except UserError as error:
         if debug:

@@ -1,27 +1,64 @@
-"""The parser of `fit`, `validate` and `test`: Lightning's, with error messages of a line or two.
+"""The parser of `fit`, `validate` and `test`: Lightning's, with short error messages and further checks of values.
 
 A message names what is wrong, where (file and line, or the option), and the nearest valid name.
 """
 
-import itertools
-import os
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import Parameter, signature
 from typing import ClassVar, NoReturn
 
-import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
+from mnist_lightning.cli.data_kinds import PAIRS, DataKind
+from mnist_lightning.cli.safe_yaml import check_files, config_files, place_of
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
+from mnist_lightning.errors import ConfigError
+from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
+from mnist_lightning.training.callbacks.figures import Dashboard
+from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
+from mnist_lightning.training.trainer import AutoTrainer
 
-GROUP_OPTIONS = ("--trainer", "--model", "--data", "--early_stopping", "--checkpoint")
+DESCRIPTIONS = {
+    "fit": "Train a network; logs go to lightning_logs/version_N, checkpoints to checkpoints/version_N.",
+    "validate": "Evaluate a checkpoint on the validation images.",
+    "test": "Evaluate a checkpoint on the test images; write test.json, figures and report.html into its run.",
+}
+EXAMPLES = {
+    "fit": "fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5",
+    "validate": "validate --ckpt_path version_3/best",
+    "test": "test --ckpt_path version_3/best",
+}
+CKPT_PATH_HELP = (
+    "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
+    "From `last`, `fit` resumes the run in its own folders; from any other checkpoint, it starts a new run."
+)
+
+# Lower bounds that Lightning does not check: -1 accumulated batches, for example, would maximise the loss.
+SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
 
 
 class OptionParser(LightningArgumentParser):
     """Parse options and config files; a wrong option ends the program with exit code 2 and a short message."""
 
     command_line: ClassVar[Sequence[str]] = ()  # what is parsed, for the messages of the subcommands' parsers
+
+    def parse_command(self, args: list[str]) -> Namespace:
+        """Parse the command line of a subcommand and check its options.
+
+        Raises:
+            ConfigError: If a config file or the value of an option is wrong; other mistakes exit with code 2.
+        """
+        OptionParser.command_line = args
+        check_files(config_files(args))
+        try:
+            config = self.parse_args(args)
+        except (UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"a file on the command line cannot be read as a config: {error}") from error
+        check_options(config[config.subcommand], args)
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print a short message and exit with code 2."""
@@ -30,6 +67,13 @@ class OptionParser(LightningArgumentParser):
         for choices in (action.choices for action in parser._actions if isinstance(action.choices, dict)):
             names |= {option for arg in self.command_line[:1] for option in choices[arg]._option_string_actions}
         exit_with_usage_error(short_message(message, self.command_line, names))
+
+
+def describe(parser: LightningArgumentParser, command: str) -> None:
+    """Add a description, an example and the help on checkpoints to the parser of a subcommand."""
+    parser.description = DESCRIPTIONS[command]
+    parser.epilog = f"example: python -m mnist_lightning {EXAMPLES[command]}"
+    next(action for action in parser._actions if action.dest == "ckpt_path").help = CKPT_PATH_HELP
 
 
 def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> str:
@@ -62,24 +106,41 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
     return "\n".join(map(shortened, message.strip().splitlines()[:5]))
 
 
-def place_of(key: str, args: Sequence[str]) -> str:
-    """Return ` in FILE, line N` if a config file on the command line sets a key, else ""."""
-    for file in reversed(config_files(args)):
-        try:
-            node = yaml.compose(Path(file).read_text())
-        except (OSError, UnicodeError, yaml.YAMLError):
-            continue
-        line = None
-        for name in key.split("."):
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            line, node = next(((k.start_mark.line + 1, v) for k, v in pairs if k.value == name), (None, None))
-        if line:
-            return f" in {file}, line {line}"
-    return ""
+def check_options(options: Namespace, args: Sequence[str]) -> None:
+    """Check the values of a subcommand's options beyond their types.
+
+    Raises:
+        ConfigError: If a group or an option that needs a value is null, or a value is out of range.
+    """
+    for group, parameters in _parameters(options.data_kind).items():
+        if options[group] is None:
+            raise ConfigError(f"{group}{place_of(group, args)} may not be null; without it, the defaults apply")
+        for name, parameter in parameters.items():
+            needs_value = parameter.default is not None and parameter.default is not parameter.empty
+            if needs_value and options[group].get(name, ...) is None:
+                key = f"{group}.{name}"
+                default = "" if parameter.default == "" else f"; {parameter.default} is the default"
+                raise ConfigError(f"{key}{place_of(key, args)} may not be null{default}")
+    for name, smallest in SMALLEST.items():
+        value = options.trainer[name]
+        if value is not None and not smallest <= value < 2**31:
+            key = f"trainer.{name}"
+            raise ConfigError(f"{key}{place_of(key, args)} must be in [{smallest}, 2**31), got {value}")
+    if options.seed_everything is None or not 0 <= options.seed_everything < 2**32:  # the range of NumPy's seeds
+        raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
+    if "://" in str(options.trainer.default_root_dir):
+        raise ConfigError(f"trainer.default_root_dir must be a local folder, got {options.trainer.default_root_dir}")
 
 
-def config_files(args: Sequence[str]) -> list[str]:
-    """Return the config files that a command line names, those of single groups (`--model FILE`) included."""
-    pairs = [*itertools.pairwise(args), *(arg.split("=", 1) for arg in args if "=" in arg)]
-    whole = [file for option, file in pairs if option in ("-c", "--config")]
-    return whole + [file for option, file in pairs if option in GROUP_OPTIONS and os.path.isfile(file)]
+def _parameters(kind: DataKind) -> dict[str, Mapping[str, Parameter]]:
+    """Return the parameters behind each group of options, by group and name."""
+    pair = PAIRS[kind]
+    model = {name: value for name, value in signature(pair.model).parameters.items() if name not in pair.from_data}
+    return {
+        "trainer": signature(Trainer).parameters | signature(AutoTrainer).parameters,
+        "model": model,
+        "data": signature(pair.data).parameters,
+        "early_stopping": signature(EarlyStopping).parameters,
+        "checkpoint": signature(RunCheckpoint).parameters,
+        "tensorboard": signature(Dashboard).parameters,
+    }

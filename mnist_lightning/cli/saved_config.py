@@ -1,7 +1,9 @@
-"""The options that a run was trained with: saved beside its logs, read from there or from a checkpoint itself."""
+"""The `config.yaml` of a run: written by `fit`, read by the commands that use the run, compared with new options."""
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +12,60 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.cli.changes import Change
-from mnist_lightning.cli.tasks import PAIRS, kind_of_content
-from mnist_lightning.cli.validation import groups_of
-from mnist_lightning.console import print_stderr, printable
+from mnist_lightning.cli.data_kinds import PAIRS, kind_of_content
+from mnist_lightning.cli.safe_yaml import read_config
+from mnist_lightning.console import printable
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs.run_folders import Located
 
 CONFIG = "config.yaml"
-NOTE = "# up to step"  # begins the lines that say what a resumption changed
+NOTE = "# up to step"  # starts the lines that record what changed when a run was resumed
+
+
+@dataclass(frozen=True)
+class Change:
+    """An option whose value differs between two configs.
+
+    Args:
+        name: Its dotted name, such as `model.lr`.
+        old: Its value before; None if it had none.
+        new: Its value now; None if it has none.
+    """
+
+    name: str
+    old: Any
+    new: Any
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """Return the options that differ between two nested configs, by name; `ckpt_path` is ignored.
+
+    >>> changes({"model": {"lr": 0.1}, "seed": 0}, {"model": {"lr": 0.2}, "seed": 0})
+    [Change(name='model.lr', old=0.1, new=0.2)]
+    """
+    old, new = _leaves(before), _leaves(after)
+    names = sorted((old.keys() | new.keys()) - {"ckpt_path"})
+    return [Change(name, old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return leaves
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write the complete config of a training run into its log folder, for `fit --config` to use again.
+    """Write the complete config of a run into its log folder, so that `fit --config` can repeat the run.
 
-    A resumed run's file holds the options in force; what they were before stands above them, in comments.
+    The file of a resumed run contains the options in effect, below comments with their previous values.
 
     Args:
         parser: The parser of `fit`.
-        config: What it parsed.
+        config: The parsed options.
         folder: The run's log folder.
-        changed: The options that differ from those before, when the run is resumed.
-        step: The optimizer step that it is resumed after.
+        changed: The options that change when the run is resumed.
+        step: The number of optimizer steps that the run had when it was resumed.
     """
 
     def __init__(
@@ -42,67 +76,61 @@ class SaveConfig(SaveConfigCallback):
         self.notes = [f"{NOTE} {step}: {change.name} was {change.old!r}" for change in changed]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file; Lightning's own would wait for the other processes, which have none to write."""
+        """Write the file; Lightning's own method would wait for the other processes, which do not write."""
         self.save_config(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file; a resumed run's replaces the one from before."""
+        """Write the file, or replace that of a resumed run."""
         before = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
         notes = [line for line in before if line.startswith(NOTE)] + self.notes
-        text = self.parser.dump(self.config, skip_unset=False)
+        config = self.config.clone()
+        config.pop("ckpt_path", None)  # otherwise `--ckpt_path last --config FILE` would not resume
+        text = self.parser.dump(config, skip_unset=False)
         replace_file(self.path, "".join(f"{printable(note)}\n" for note in notes).encode() + text.encode())
 
 
-def saved_config(located: Located) -> Path | None:
-    """Return the file of the options that a checkpoint's run had last, if it is there."""
-    saved = located.run.logs / CONFIG if located.run else None
-    return saved if saved and saved.is_file() else None
-
-
 def saved_options(located: Located, checkpoint: Mapping[str, Any]) -> list[str]:
-    """Return the options that a checkpoint was trained with, as a command line.
+    """Return the options of a checkpoint's run as a command line; outside any run, its hyper-parameters.
 
     Raises:
-        CheckpointError: If it was not saved by this project.
+        CheckpointError: If the run has no saved config, or the checkpoint was not saved by this project.
     """
-    held = held_options(located, checkpoint)
-    if saved := saved_config(located):
-        return ["--config", str(saved)]
-    if run := located.run:
-        print_stderr(f"{run.logs / CONFIG} is missing: going by the options that {located.path} holds")
-    seed = f"--seed_everything={held.pop('seed_everything')}"
-    return [seed, *(f"--{group}.{name}={_typed(value)}" for group in held for name, value in held[group].items())]
+    if located.run:
+        config = located.run.logs / CONFIG
+        if not config.is_file():
+            raise CheckpointError(f"{config} is missing, and with it the options of the run; pass --config FILE")
+        return ["--config", str(config)]
+    options = _hyper_parameters(located, checkpoint)
+    seed = f"--seed_everything={options.pop('seed_everything')}"
+    return [seed, *(f"--{group}.{name}={_typed(value)}" for group in options for name, value in options[group].items())]
 
 
-def held_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a checkpoint itself holds: the seed, those of the model and those of the data.
+def options_before(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a checkpoint was trained with: those of its run's saved config or its hyper-parameters.
 
     Raises:
-        CheckpointError: If it was not saved by this project.
+        CheckpointError: If there is no saved config and the checkpoint was not saved by this project.
     """
-    hparams, data = (checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-    kind = kind_of_content(checkpoint)
-    groups, said_by_data = groups_of(kind), PAIRS[kind].from_data
-    model = _plain_options(hparams, (*groups["model"], *said_by_data))
-    if "lr" not in model or model != hparams:
-        raise CheckpointError(f"{located.path} was not saved by this project's {PAIRS[kind].model.__name__}")
-    model = {name: value for name, value in model.items() if name in groups["model"]}
-    data = _plain_options(data, groups["data"])
-    return {"seed_everything": data.pop("seed", 0), "model": model, "data": data}
+    if located.run and (located.run.logs / CONFIG).is_file():
+        return read_config(located.run.logs / CONFIG)
+    return _hyper_parameters(located, checkpoint)
 
 
-def _plain_options(values: object, known: Container[str]) -> dict[str, Any]:
-    """Return what is a number, a text or a list of them in a dictionary out of a checkpoint, of known names only."""
-    if not isinstance(values, dict):
-        return {}
-    return {name: value for name, value in values.items() if name in known and _is_plain(value)}
-
-
-def _is_plain(value: object) -> bool:
-    items = value if isinstance(value, list | tuple) else [value]
-    return all(isinstance(item, int | float | str) for item in items)
+def _hyper_parameters(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seed and the options of the model and the data that a checkpoint itself contains."""
+    pair = PAIRS[kind_of_content(checkpoint)]
+    model, data = (checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
+    if not isinstance(model, dict) or not {"lr"} <= model.keys() <= signature(pair.model).parameters.keys():
+        raise CheckpointError(f"{located.path} was not saved by this project's {pair.model.__name__}")
+    groups = {"model": model, "data": data if isinstance(data, dict) else {}}
+    linked = {*pair.from_data, "seed"}
+    options = {
+        group: {name: value for name, value in values.items() if name not in linked and value is not None}
+        for group, values in groups.items()
+    }
+    return {"seed_everything": groups["data"].get("seed", 0), **options}
 
 
 def _typed(value: object) -> object:
-    """Return a value as it is typed on a command line."""
-    return json.dumps(value) if isinstance(value, list | tuple) else value
+    """Return a value as one would type it on a command line."""
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value

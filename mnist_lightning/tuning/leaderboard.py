@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import plot_intermediate_values, plot_optimization_history, plot_slice
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.cli.config import read_config
+from mnist_lightning.cli.safe_yaml import read_config
 from mnist_lightning.cli.saved_config import CONFIG
 from mnist_lightning.console import print_stderr
 from mnist_lightning.runs.run_folders import LOGS

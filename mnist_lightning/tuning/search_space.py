@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mnist_lightning.cli.config import guard_configs, read_config
-from mnist_lightning.cli.parser import OptionParser, place_of
+from mnist_lightning.cli.parser import OptionParser
+from mnist_lightning.cli.safe_yaml import guard_configs, place_of, read_config
 from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError, require_at_least
 

@@ -23,8 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_lightning.atomic_write import check_writable
-from mnist_lightning.cli.changes import changes
-from mnist_lightning.cli.config import read_config
+from mnist_lightning.cli.safe_yaml import read_config
+from mnist_lightning.cli.saved_config import changes
 from mnist_lightning.console import printable
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError, UserError
 from mnist_lightning.training.callbacks.run_summary import show

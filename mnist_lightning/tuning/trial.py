@@ -103,7 +103,7 @@ class _OptionCheck(TrainerCLI):
         """Build what the options describe, check that a sweep can use it, and stop there."""
         self.parser.instantiate_classes(self.config)
         options = self.config["fit"]
-        if self.located:
+        if self.session.located:
             raise ConfigError("the config under `fit` starts from a checkpoint; trials train from the start")
         if options.trainer.fast_dev_run:
             raise ConfigError("trainer.fast_dev_run leaves no run that a sweep could choose")

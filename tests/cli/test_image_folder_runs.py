@@ -243,4 +243,4 @@ def test_a_network_of_mnist_meets_no_folder(fit: Command, command: Command) -> N
     assert "unknown option data.val_size in lightning_logs/version_0/config.yaml" in outcome.err
     outcome = command("test", "--data.folder", "shapes")
     assert outcome.code == 2
-    assert "--data.folder is for networks of the data kind pictures, and best is one of mnist" in outcome.err
+    assert "--data.folder is for the data kind pictures, but best was trained on mnist" in outcome.err

@@ -32,7 +32,7 @@ Content = dict[str, Any]
 
 
 class Payload:
-    """Unpickles by calling a function: what an attacker would put into a file."""
+    """Unpickles by calling a function, as an attack would."""
 
     def __init__(self, function: Callable[..., object], *args: object) -> None:
         self.call = function, args
@@ -49,7 +49,7 @@ PAYLOADS: dict[str, Callable[[Path], Payload]] = {
 }
 
 
-def test_the_watch_sees_what_it_is_to_see(tmp_path: Path) -> None:
+def test_the_watch_detects_each_payload(tmp_path: Path) -> None:
     with watch() as events:
         for payload in PAYLOADS.values():
             with suppress(OSError):
@@ -85,12 +85,6 @@ CONTENTS: dict[str, Callable[[Content, Path], object]] = {
     "code-for-a-weight": lambda content, canary: weight(content, BIAS, PAYLOADS["mkdir"](canary)),
     "code-in-hyper-parameters": lambda content, canary: hyper(content, "lr", PAYLOADS["eval"](canary)),
     "code-in-callbacks": lambda content, canary: content | {"callbacks": {"x": PAYLOADS["mkdir"](canary)}},
-    "instantiator": lambda content, _: hyper(content, "_instantiator", "os.system"),
-    "class-path": lambda content, _: hyper(content, "_class_path", "subprocess.Popen"),
-    "nested-class-path": lambda content, canary: hyper(
-        content, "lr", {"class_path": "os.system", "init_args": {"command": f"mkdir {canary}"}}
-    ),
-    "options-in-hyper-parameters": lambda content, _: hyper(content, "lr=1 --config", "evil.yaml"),
     # Weights.
     "nan": lambda content, _: weight(content, BIAS, torch.full((10,), float("nan"))),
     "infinity": lambda content, _: weight(content, "network.conv1.weight", torch.full((32, 1, 3, 3), float("inf"))),
@@ -114,6 +108,16 @@ CONTENTS: dict[str, Callable[[Content, Path], object]] = {
     "untrained": lambda content, _: content | {"global_step": 0},
     "step-is-text": lambda content, _: content | {"global_step": "many"},
     "no-epoch": lambda content, _: without(content, "epoch"),
+}
+
+# What only a checkpoint outside any run is read for: a run has its config.
+HYPER_PARAMETERS: dict[str, Callable[[Content, Path], object]] = {
+    "instantiator": lambda content, _: hyper(content, "_instantiator", "os.system"),
+    "class-path": lambda content, _: hyper(content, "_class_path", "subprocess.Popen"),
+    "nested-class-path": lambda content, canary: hyper(
+        content, "lr", {"class_path": "os.system", "init_args": {"command": f"mkdir {canary}"}}
+    ),
+    "options-in-hyper-parameters": lambda content, _: hyper(content, "lr=1 --config", "evil.yaml"),
     "no-hyper-parameters": lambda content, _: without(content, "hyper_parameters"),
     "hyper-parameters-are-a-list": lambda content, _: content | {"hyper_parameters": ["lr", 1]},
     "hyper-parameter-is-a-number": lambda content, _: hyper(content, 5, "five"),
@@ -125,7 +129,7 @@ CONTENTS: dict[str, Callable[[Content, Path], object]] = {
 
 
 class ClaimPickler(pickle.Pickler):
-    """Writes storages as torch does, with whatever size they claim."""
+    """Writes storages as torch does, with any size they claim."""
 
     def persistent_id(self, obj: Any) -> Any:
         return ("storage", torch.FloatStorage, "0", "cpu", obj.numel) if isinstance(obj, Claim) else None
@@ -139,7 +143,7 @@ class Claim:
 
 
 class ClaimedTensor:
-    """A tensor whose header says what it likes."""
+    """A tensor whose header claims any size, shape and stride."""
 
     def __init__(self, numel: int, shape: int, stride: int) -> None:
         self.args = (Claim(numel), 0, (shape,), (stride,), False, OrderedDict[str, Any]())
@@ -156,7 +160,7 @@ def claim(numel: int, shape: int, stride: int) -> bytes:
 
 
 def zip_of(pickled: bytes, more: Mapping[str, bytes] = MappingProxyType({}), *, packed: bool = False) -> bytes:
-    """Return a zip that is laid out like torch's."""
+    """Return a zip file with the layout of a file of torch.save."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
         members = {"data.pkl": pickled, "byteorder": b"little", "data/0": bytes(16), "version": b"3\n", **more}
@@ -215,7 +219,7 @@ ATTACKS = [*CONTENTS, *FILES, *NO_FILES]
 
 
 def put(path: Path, attack: str, content: Content, canary: Path) -> None:
-    """Put an attack at a path; making a payload must not set it off."""
+    """Write an attack to a path, without running its payload."""
     if attack in CONTENTS:
         torch.save(CONTENTS[attack](content, canary), path)
     elif attack in FILES:
@@ -224,7 +228,7 @@ def put(path: Path, attack: str, content: Content, canary: Path) -> None:
         NO_FILES[attack](path)
 
 
-# The ways in: a file that is named, or a run's checkpoints, which a manifest vouches for or not.
+# The ways in: a file that is named, or a run's checkpoints, with or without a manifest.
 
 WAYS = (
     "test --ckpt_path attack.ckpt",
@@ -238,7 +242,7 @@ WAYS = (
     "fit --ckpt_path last, with the manifest of another file",
 )
 
-# Every pair takes minutes; a quick run takes every seventh attack by the next way.
+# All pairs take minutes; the quick tests run every seventh attack, each in another way.
 PAIRS = [
     pytest.param(attack, way, marks=[] if number % 7 == turn % 9 == number // 7 % 9 else pytest.mark.slow)
     for number, attack in enumerate(ATTACKS)
@@ -247,7 +251,7 @@ PAIRS = [
 
 
 def refuse(command: Command, root: Path, *line: str, codes: tuple[int, ...] = (6,)) -> str:
-    """Run a command that is to be refused, see that it leaves no trace, and return what it says."""
+    """Run a command, check that it is refused and leaves no files, and return its message."""
     before = listing(root)
     with unharmed(root):
         outcome = command(*line)
@@ -280,13 +284,22 @@ def test_an_attack_is_refused_by_every_way_in_and_runs_nothing(
         (tmp_path / RUN).mkdir(parents=True)
         for name in ("best.ckpt", "last.ckpt", "epoch=00.ckpt"):
             place(tmp_path / RUN / name)
+        logs = tmp_path / "lightning_logs" / RUN.name
+        logs.mkdir(parents=True)
+        (logs / "config.yaml").write_text("seed_everything: 0\n")
     if "manifest of" in manifest or "forged" in manifest:
         digest = verification.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
         entry = Entry("epoch=00.ckpt", digest, 0, 7, {"val_acc": 0.9, "val_loss": 0.1})
         (tmp_path / RUN / "manifest.json").write_text(manifest_text([entry]))
-    # With data to go on, so that what is not refused ends soon.
+    # With small data, so that a command that is not refused ends soon.
     data = ["--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.source", "files"]
     refuse(command, tmp_path, *line.split(), *data)
+
+
+@pytest.mark.parametrize("attack", HYPER_PARAMETERS)
+def test_forged_hyper_parameters_are_refused(attack: str, trained: Content, command: Command, tmp_path: Path) -> None:
+    torch.save(HYPER_PARAMETERS[attack](trained, tmp_path / CANARY), tmp_path / "a.ckpt")
+    refuse(command, tmp_path, "test", "--ckpt_path", "a.ckpt", codes=(2, 6))
 
 
 @pytest.mark.parametrize(
@@ -302,11 +315,11 @@ def test_an_attack_is_refused_by_every_way_in_and_runs_nothing(
     ],
     ids=str,
 )
-def test_hyper_parameters_of_strange_values_are_refused(
+def test_hyper_parameters_with_invalid_values_are_refused(
     changes: Content, trained: Content, command: Command, tmp_path: Path
 ) -> None:
     torch.save(trained | {"hyper_parameters": trained["hyper_parameters"] | changes}, tmp_path / "a.ckpt")
-    # They are parsed like options, so a wrong one may be told as a wrong option.
+    # They are parsed as options, so the error may be that of an option.
     refuse(command, tmp_path, "test", "--ckpt_path", "a.ckpt", codes=(2, 6))
 
 
@@ -350,7 +363,7 @@ MANIFESTS = {
 
 @pytest.mark.parametrize("line", ["test", pytest.param("fit --ckpt_path last", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS)
-def test_a_forged_manifest_is_no_way_around_a_checkpoints_own_checks(
+def test_a_forged_manifest_does_not_bypass_the_checks_of_a_checkpoint(
     text: str, line: str, command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / RUN).mkdir(parents=True)
@@ -361,7 +374,7 @@ def test_a_forged_manifest_is_no_way_around_a_checkpoints_own_checks(
 
 @pytest.mark.parametrize("name", ["manifest.json", "best.ckpt", "epoch=00.ckpt"])
 @pytest.mark.parametrize("kind", ["folder", "fifo", "symlink-loop"])
-def test_what_is_no_file_beside_good_checkpoints_does_not_stop_the_program(
+def test_a_folder_or_pipe_beside_good_checkpoints_does_not_stop_the_program(
     kind: str, name: str, trained: Content, tmp_path: Path
 ) -> None:
     run = run_folders.create(tmp_path)

@@ -220,7 +220,6 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (0, a_run, "fit --ckpt_path last", "version_0 has finished"),
     (0, a_run, "fit --ckpt_path last --trainer.max_epochs 2 --trainer.max_steps 3", "trained 8 steps; a larger"),
     (0, a_run_with(LOGS / "test.json", '{"correct": 1'), "test", "written to lightning_logs/version_0/test.json"),
-    (0, a_run_that_lost(LOGS / "config.yaml"), "test", "config.yaml is missing: going by the options that"),
     (0, a_run_that_lost(RUN / "manifest.json"), "fit --ckpt_path last --trainer.max_epochs 2", "best epoch"),
     (
         0,
@@ -241,7 +240,12 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (2, nothing, "fit --data.val_size 300", "data.val_size must be in [0, 299], got 300"),
     (2, nothing, "fit --config missing.yaml", "missing.yaml"),
     (2, a_config_that("model: {lrr: 1}"), "fit --config config.yaml", "model.lrr in config.yaml, line 1"),
-    (2, a_config_that("a: &a 1\nb: *a"), "fit --config config.yaml", "config.yaml: line 2: a config may not use"),
+    (
+        2,
+        a_config_that("a: !!python/name:os.system"),
+        "fit --config config.yaml",
+        "config.yaml, line 1 is not YAML",
+    ),
     (2, nothing, "fit --config http://127.0.0.1:9/x", "configs are read from local files only"),
     (2, nothing, "fit --trainer.callbacks os.system", "trainer.callbacks"),
     (2, nothing, "fit --trainer.strategy none_such", "strategy"),
@@ -250,7 +254,12 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (2, nothing, "fit --data.mirrors [http://127.0.0.1:9/]", "mirrors must be https addresses"),
     (2, a_run_in_use, "fit --ckpt_path last", "version_0 is being trained by another process"),
     (2, a_run_without_validation, "validate", "validate has no images to score"),
-    (2, a_run_stopped_within_its_epoch, "fit --ckpt_path last --data.batch_size 8", "cannot become 8 within an epoch"),
+    (
+        2,
+        a_run_stopped_within_its_epoch,
+        "fit --ckpt_path last --data.batch_size 8",
+        "(32 to 8) in mid-epoch",
+    ),
     (
         2,
         a_run_with(LOGS / "config.yaml", "model: {"),
@@ -298,6 +307,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (0, an_older_run, "fit --ckpt_path last", "version_0 has finished"),
     (6, an_older_run, "test --ckpt_path version_1/best", "version_0 has: --ckpt_path version_0/best"),
     (6, an_older_run, "fit --ckpt_path version_1/last", "version_0 has: --ckpt_path version_0/last"),
+    (6, a_run_that_lost(LOGS / "config.yaml"), "test", "config.yaml is missing, and with it the options of the run"),
     (6, nothing, "test --ckpt_path none.ckpt", "none.ckpt: no such checkpoint file"),
     (6, nothing, "test --ckpt_path https://127.0.0.1:9/x.ckpt", "only local checkpoint files are read"),
     (6, a_file_in_place_of("it.ckpt"), "test --ckpt_path it.ckpt", "it.ckpt is not a checkpoint, or is corrupted"),

@@ -1,0 +1,98 @@
+"""The run and the checkpoint that one command works on: found, opened, locked, and discarded if nothing was saved."""
+
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mnist_lightning.runs import run_folders
+from mnist_lightning.runs.verification import read_checkpoint
+from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
+from mnist_lightning.training.checkpoint_io import repair
+from mnist_lightning.training.distributed import is_first
+from mnist_lightning.training.logger import TEST_SUFFIX, RunLogger, truncate_events
+
+
+class RunSession:
+    """The state on disk that a command reads and writes. Only the first process of a run writes.
+
+    Args:
+        command: `fit`, `validate` or `test`.
+
+    Attributes:
+        located: The checkpoint that is resumed or evaluated; None for a new run.
+        checkpoint: Its content, or {}.
+        run: The run to write into; None if there is none, and in all processes but the first.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        self.located: run_folders.Located | None = None
+        self.checkpoint: dict[str, Any] = {}
+        self.run: run_folders.Run | None = None
+        self._is_new = False
+        self._lock: FileLock | None = None
+
+    def open_checkpoint(self, reference: str, root: Path) -> run_folders.Located:
+        """Find and read a checkpoint; `last` of a run is resumed in the run's own folders, which are locked first.
+
+        Args:
+            reference: As `run_folders.locate` takes it.
+            root: Folder that contains `lightning_logs` and `checkpoints`.
+
+        Raises:
+            CheckpointError: If there is no such checkpoint, or it is corrupted.
+            ConfigError: If another process trains the run.
+        """
+        if self.command == "fit" and is_first() and reference.split("/")[-1] == "last":
+            self.run = run_folders.named(reference, root)
+            self._lock = run_folders.lock(self.run)
+        self.located = run_folders.locate(reference, root)
+        self.checkpoint = read_checkpoint(self.located.path)
+        return self.located
+
+    def prepare_fit(self, root: Path) -> run_folders.Run:
+        """Create and lock the folders of a new run, or check that those of a resumed run can be written.
+
+        Raises:
+            StorageError: If a folder cannot be written.
+        """
+        if self.run is None:
+            self.run, self._is_new = run_folders.create(root), True
+        run_folders.check_writable(self.run)
+        self._lock = self._lock or run_folders.lock(self.run)
+        return self.run
+
+    def prepare_evaluation(self) -> Path:
+        """Return the folder for the results: the run's log folder, or that of a checkpoint outside any run."""
+        assert self.located
+        folder = self.located.run.logs if self.located.run else self.located.path.parent
+        if is_first():
+            self.run = self.located.run
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def logger(self) -> RunLogger | bool:
+        """Return the logger that writes into the run; False if nothing is logged."""
+        if self.run is None or self.command == "validate":
+            return False
+        if self.command == "test":
+            return RunLogger(self.run.logs, filename_suffix=TEST_SUFFIX)
+        if not self._is_new:
+            truncate_events(self.run.logs, self.checkpoint.get(RESUME, {}).get("event_files", {}))
+        return RunLogger(self.run.logs, draw_graph=self._is_new)
+
+    def repair(self) -> None:
+        """Update the copies and the manifest of a resumed run, in case it was killed between writing them."""
+        if self.command == "fit" and self.run:
+            repair(self.run.checkpoints)
+
+    def discard_empty_run(self) -> None:
+        """Remove the folders of a new run that has saved nothing."""
+        if self._is_new and self.run and not any(self.run.checkpoints.glob("*.ckpt")):
+            run_folders.discard(self.run)
+
+    def close(self) -> None:
+        """Release the lock on the run."""
+        if self._lock:
+            self._lock.release()

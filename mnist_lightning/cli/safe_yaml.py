@@ -28,7 +28,7 @@ def guard_configs() -> None:
         import_path_denylist=["*"],
         import_path_allowlist=list(IMPORTABLE),
     )
-    set_loader("yaml", _load, exceptions=(yaml.YAMLError,))
+    set_loader("yaml", _load_without_empty_groups, exceptions=(yaml.YAMLError,))
 
 
 def check_files(files: Sequence[str]) -> None:
@@ -98,6 +98,13 @@ def place_of(key: str, args: Sequence[str]) -> str:
 
 def _is_options(content: object) -> bool:
     return isinstance(content, dict) and all(isinstance(key, str) for key in content)
+
+
+def _load_without_empty_groups(text: str) -> Any:
+    content = _load(text)
+    if isinstance(content, dict):  # a group with nothing but comments in it has its defaults
+        return {key: value for key, value in content.items() if value is not None or key not in ("model", "data")}
+    return content
 
 
 def _load(text: str) -> Any:

@@ -11,15 +11,12 @@ from tests.conftest import Command
 
 
 def change(content: dict[str, Any], path: tuple[Any, ...], value: object) -> dict[str, Any]:
-    """Return a copy with one part replaced, or taken away where the value is the part's own key."""
+    """Return a copy with one entry replaced."""
     changed = copy.deepcopy(content)
     node: Any = changed
     for key in path[:-1]:
         node = node[key]
-    if value is path[-1] and isinstance(node, dict):
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
+    node[path[-1]] = value
     return changed
 
 

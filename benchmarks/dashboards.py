@@ -21,7 +21,7 @@ from benchmarks import report
 from benchmarks.contenders import TimedCLI
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.training.callbacks.calibrator import Calibrator
-from mnist_lightning.training.callbacks.figures import Dashboard
+from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.logger import run_logger
 
 
@@ -44,7 +44,10 @@ class Stopwatch(Callback):
         assert isinstance(loader, BatchLoader)
         self.batches = len(loader)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # made by Lightning's connector
-        for owner in (run_logger(trainer), *(each for each in callbacks if isinstance(each, Dashboard | Calibrator))):
+        for owner in (
+            run_logger(trainer),
+            *(each for each in callbacks if isinstance(each, TensorBoardFigures | Calibrator)),
+        ):
             for name in vars(type(owner)):
                 if name.startswith(("on_", "log_", "save")):
                     self._time(owner, name)

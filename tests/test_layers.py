@@ -76,7 +76,7 @@ def test_the_packages_init_files_import_nothing(source: Path) -> None:
         ("import mnist_lightning.inference.predict.table", {"lightning", "torchvision", "torchmetrics", "pandas"}),
         ("import mnist_lightning.data.table.encoder", {"torch", "lightning", "pandas", "sklearn"}),
         (
-            "import mnist_lightning.data.table.datamodule, mnist_lightning.training.callbacks.table_result_writer",
+            "import mnist_lightning.data.table.datamodule, mnist_lightning.training.callbacks.result_writer",
             {"pandas", "sklearn"},
         ),
         ("import mnist_lightning.inference.digits.preprocess", {"torch", "lightning", "torchvision", "scipy"}),

@@ -21,8 +21,6 @@ from mnist_lightning.data.table.encoder import schema_from_plain
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.verification import read_checkpoint
-from mnist_lightning.training.callbacks.result_writer import ScoreReport
-from mnist_lightning.training.callbacks.table_result_writer import TableScoreReport
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.table_classifier import TableClassifier
 
@@ -38,21 +36,19 @@ class Pair:
     Args:
         model: The LightningModule.
         data: The LightningDataModule.
-        score_report: The callback that prints and writes scores.
         from_data: Arguments of the model that the data determine: they are not options.
     """
 
     model: type[Classifier]
     data: type[LightningDataModule]
-    score_report: type[ScoreReport]
     from_data: tuple[str, ...]
 
 
 OF_IMAGES = ("num_classes", "in_channels", "image_size")
 PAIRS: Mapping[DataKind, Pair] = {
-    "mnist": Pair(Classifier, MNISTDataModule, ScoreReport, OF_IMAGES),
-    "pictures": Pair(Classifier, PictureFolderDataModule, ScoreReport, OF_IMAGES),
-    "table": Pair(TableClassifier, TabularDataModule, TableScoreReport, ("in_features", "num_classes")),
+    "mnist": Pair(Classifier, MNISTDataModule, OF_IMAGES),
+    "pictures": Pair(Classifier, PictureFolderDataModule, OF_IMAGES),
+    "table": Pair(TableClassifier, TabularDataModule, ("in_features", "num_classes")),
 }
 OPTION_OF: Mapping[DataKind, str] = {"table": "csv_file", "pictures": "folder"}  # data options of one kind only
 

@@ -26,8 +26,9 @@ from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import ExactResume
-from mnist_lightning.training.callbacks.figures import Dashboard
+from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.progress_bar import ProgressBar
+from mnist_lightning.training.callbacks.result_writer import ResultWriter
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.callbacks.run_summary import RunSummary
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
@@ -119,7 +120,7 @@ class TrainerCLI(LightningCLI):
         """Add the callbacks with options of their own, and link what the data and the seed determine."""
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(Dashboard, "tensorboard")
+        parser.add_lightning_class_args(TensorBoardFigures, "tensorboard")
         parser.add_argument(
             "--test_after_fit",
             type=bool,
@@ -195,7 +196,7 @@ class TrainerCLI(LightningCLI):
             assert located
             options.checkpoint.dirpath = str(located.path.parent)
             folder = self.session.prepare_evaluation()
-            callbacks = [self.pair.score_report(located, self.session.checkpoint, folder)]
+            callbacks = [ResultWriter(located, self.session.checkpoint, folder)]
             kwargs["precision"] = "32-true"  # a score does not depend on the device's fastest precision
         if options.trainer.logger in (None, True):
             kwargs["logger"] = self.session.logger()

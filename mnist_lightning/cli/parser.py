@@ -17,7 +17,7 @@ from mnist_lightning.cli.safe_yaml import check_files, config_files, place_of
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
-from mnist_lightning.training.callbacks.figures import Dashboard
+from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.trainer import AutoTrainer
 
@@ -142,5 +142,5 @@ def _parameters(kind: DataKind) -> dict[str, Mapping[str, Parameter]]:
         "data": signature(pair.data).parameters,
         "early_stopping": signature(EarlyStopping).parameters,
         "checkpoint": signature(RunCheckpoint).parameters,
-        "tensorboard": signature(Dashboard).parameters,
+        "tensorboard": signature(TensorBoardFigures).parameters,
     }

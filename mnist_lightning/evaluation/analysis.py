@@ -1,39 +1,46 @@
-"""The numbers of a test result: what was right, what was taken for what, and how far probabilities can be believed."""
+"""What a test's predictions show: per-class metrics, most confused classes, highest losses and calibration."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from mnist_lightning.evaluation.calibration import BINS, Calibration, expected_calibration_error, judge, reliability
-from mnist_lightning.evaluation.metrics import Score
+from mnist_lightning.evaluation.calibration import (
+    BINS,
+    Bin,
+    Calibration,
+    confidence,
+    expected_calibration_error,
+    reliability_bins,
+)
 from mnist_lightning.evaluation.predictions import Predictions
 
 MOST_CONFUSED = 10  # pairs listed
-WORST_IMAGES = 24  # images listed, and shown
+WORST_SAMPLES = 24  # samples listed and shown
 
 
 @dataclass(frozen=True)
-class ClassScore:
-    """How a class fared.
+class ClassMetrics:
+    """Precision and recall of a class.
 
     Args:
-        name: Its name.
-        images: Images of it.
-        precision: Share of the answers that name it that are right; None where no answer does.
-        recall: Share of its images that are answered right; None where it has no image.
+        name: Name of the class.
+        support: Number of samples of the class.
+        precision: Fraction of the predictions of this class that are correct; None if it was never predicted.
+        recall: Fraction of the samples of this class that were predicted correctly; None if there is no sample.
     """
 
     name: str
-    images: int
+    support: int
     precision: float | None
     recall: float | None
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """How many images of a class were taken for another."""
+    """How many samples of the class `label` were predicted as the class `prediction`."""
 
     label: str
     prediction: str
@@ -41,14 +48,14 @@ class ConfusedPair:
 
 
 @dataclass(frozen=True)
-class WorstImage:
-    """An image whose own class was given a very low probability.
+class WorstSample:
+    """A sample with one of the highest losses.
 
     Args:
-        index: Its place in the file.
+        index: Its position in the file.
         label: Name of its class.
-        prediction: Name of the class answered.
-        probability: Probability of that answer, as the network gives it, in [0, 1].
+        prediction: Name of the predicted class.
+        probability: Probability of the prediction, before calibration, in [0, 1].
     """
 
     index: int
@@ -58,17 +65,17 @@ class WorstImage:
 
 
 @dataclass(frozen=True)
-class CalibrationScore:
-    """How far probabilities can be believed, and what a calibration fitted to validation images makes of them.
+class CalibrationMetrics:
+    """How reliable the probabilities are, before and after temperature scaling.
 
     Args:
-        bins: Equal parts of [0, 1] that errors are averaged over.
-        ece: Expected calibration error of the probabilities as they are, in [0, 1].
-        temperature: What logits are divided by; None, like all below, where there was no validation.
-        calibrated_ece: The same error after that division.
-        unsure_below: Probability, after that division, below which an answer counts as unsure.
-        sure: Predictions that are not.
-        sure_correct: How many of these are right.
+        bins: Number of bins of the expected calibration error.
+        ece: Expected calibration error before temperature scaling, in [0, 1].
+        temperature: The temperature fitted to validation samples; this and the rest is None without validation.
+        calibrated_ece: Expected calibration error after temperature scaling.
+        unsure_below: Calibrated probability below which a prediction counts as unsure.
+        sure: Number of predictions that are not unsure.
+        sure_correct: How many of these are correct.
     """
 
     bins: int
@@ -81,58 +88,96 @@ class CalibrationScore:
 
 
 @dataclass(frozen=True)
-class ScoreCard:
-    """The numbers of a test result.
+class Analysis:
+    """What a test's predictions show.
 
     Args:
-        classes: One entry a class, in the order of the labels.
-        confusion: Images by label (rows) and answer (columns), in the same order.
-        most_confused: The pairs with the most images, the most first.
-        worst_images: The images with the least probability for their own class, the worst first.
-        calibration: How far the probabilities can be believed.
+        classes: One entry per class, in the order of the labels.
+        confusion: int64 (classes, classes), number of samples by label (rows) and predicted class (columns).
+        most_confused: The pairs of classes with the most errors, the most frequent first.
+        worst_samples: The samples with the highest loss, the highest first.
+        calibration: How reliable the probabilities are.
+        reliability: Bins of the reliability diagram, by the name of the panel.
     """
 
-    classes: list[ClassScore]
-    confusion: list[list[int]]
+    classes: list[ClassMetrics]
+    confusion: Tensor
     most_confused: list[ConfusedPair]
-    worst_images: list[WorstImage]
-    calibration: CalibrationScore
+    worst_samples: list[WorstSample]
+    calibration: CalibrationMetrics
+    reliability: dict[str, list[Bin]]
+
+    def to_dict(self, noun: str) -> dict[str, Any]:
+        """Return what `test.json` stores; `noun` is "images" or "rows"."""
+        position = {"images": "index", "rows": "row"}[noun]
+        return {
+            "classes": [
+                {"name": each.name, noun: each.support, "precision": each.precision, "recall": each.recall}
+                for each in self.classes
+            ],
+            "confusion": self.confusion.tolist(),
+            "most_confused": [asdict(pair) for pair in self.most_confused],
+            f"worst_{noun}": [
+                {
+                    position: each.index,
+                    "label": each.label,
+                    "prediction": each.prediction,
+                    "probability": each.probability,
+                }
+                for each in self.worst_samples
+            ],
+            "calibration": asdict(self.calibration),
+        }
 
 
-def score_card(answers: Predictions, class_names: tuple[str, ...], calibration: Calibration | None) -> ScoreCard:
-    """Return the numbers for at least one answer."""
-    confusion = confusion_matrix(answers.labels, answers.predicted, len(class_names))
-    return ScoreCard(
-        class_scores(confusion, class_names),
-        confusion.tolist(),
+def analyse(predictions: Predictions, class_names: tuple[str, ...], calibration: Calibration | None) -> Analysis:
+    """Analyse at least one prediction; `calibration` is None for a network that was trained without validation."""
+    confusion = confusion_matrix(predictions, len(class_names))
+    confidences, correct = confidence(predictions.logits, predictions.labels)
+    reliability = {"Before calibration": reliability_bins(confidences, correct)}
+    ece = expected_calibration_error(reliability["Before calibration"])
+    metrics = CalibrationMetrics(BINS, ece)
+    if calibration:
+        confidences, correct = confidence(predictions.logits, predictions.labels, calibration.temperature)
+        bins = reliability_bins(confidences, correct)
+        reliability[f"After temperature scaling (T = {calibration.temperature:.3f})"] = bins
+        sure = confidences >= calibration.unsure_below
+        metrics = CalibrationMetrics(
+            BINS,
+            ece,
+            temperature=calibration.temperature,
+            calibrated_ece=expected_calibration_error(bins),
+            unsure_below=calibration.unsure_below,
+            sure=int(sure.sum()),
+            sure_correct=int(correct[sure].sum()),
+        )
+    return Analysis(
+        class_metrics(confusion, class_names),
+        confusion,
         most_confused(confusion, class_names),
-        worst_images(answers, class_names),
-        calibration_score(answers, calibration),
+        worst_samples(predictions, class_names),
+        metrics,
+        reliability,
     )
 
 
-def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
-    """Return int64 (classes, classes), images by label (rows) and answer (columns).
-
-    Args:
-        labels: int64 (N,).
-        predictions: int64 (N,).
-        classes: How many.
-    """
-    return (labels * classes + predictions).bincount(minlength=classes**2).view(classes, classes)
+def confusion_matrix(predictions: Predictions, num_classes: int) -> Tensor:
+    """Return int64 (classes, classes), number of samples by label (rows) and predicted class (columns)."""
+    matrix: Tensor = multiclass_confusion_matrix(predictions.predicted, predictions.labels, num_classes)
+    return matrix
 
 
-def class_scores(confusion: Tensor, class_names: tuple[str, ...]) -> list[ClassScore]:
+def class_metrics(confusion: Tensor, class_names: tuple[str, ...]) -> list[ClassMetrics]:
     """Return precision and recall of each class."""
-    right, images, answers = (counts.tolist() for counts in (confusion.diag(), confusion.sum(dim=1), confusion.sum(0)))
+    columns = (counts.tolist() for counts in (confusion.diag(), confusion.sum(dim=1), confusion.sum(dim=0)))
     return [
-        ClassScore(name, total, hits / named if named else None, hits / total if total else None)
-        for name, hits, total, named in zip(class_names, right, images, answers, strict=True)
+        ClassMetrics(name, support, hits / predicted if predicted else None, hits / support if support else None)
+        for name, hits, support, predicted in zip(class_names, *columns, strict=True)
     ]
 
 
 def most_confused(confusion: Tensor, class_names: tuple[str, ...]) -> list[ConfusedPair]:
-    """Return the pairs of classes most often taken for each other in this direction, of equals the first first."""
+    """Return the pairs of (label, predicted class) with the most errors; ties keep the order of the labels."""
     errors = confusion - confusion.diag().diag()
     counts, places = errors.flatten().sort(descending=True, stable=True)
     return [
@@ -142,66 +187,13 @@ def most_confused(confusion: Tensor, class_names: tuple[str, ...]) -> list[Confu
     ]
 
 
-def worst_images(answers: Predictions, class_names: tuple[str, ...]) -> list[WorstImage]:
-    """Return the images with the highest cross-entropy, the worst first, of equals the first first."""
-    losses = F.cross_entropy(answers.logits.double(), answers.labels, reduction="none")
-    worst = losses.sort(descending=True, stable=True).indices[:WORST_IMAGES]
-    probabilities, _ = judge(answers.logits[worst], answers.labels[worst])
-    columns = (answers.indices[worst], answers.labels[worst], answers.predicted[worst], probabilities)
+def worst_samples(predictions: Predictions, class_names: tuple[str, ...]) -> list[WorstSample]:
+    """Return the samples with the highest cross-entropy, the highest first; ties keep file order."""
+    losses = F.cross_entropy(predictions.logits.double(), predictions.labels, reduction="none")
+    worst = losses.sort(descending=True, stable=True).indices[:WORST_SAMPLES]
+    probabilities, _ = confidence(predictions.logits[worst], predictions.labels[worst])
+    columns = (predictions.indices[worst], predictions.labels[worst], predictions.predicted[worst], probabilities)
     return [
-        WorstImage(index, class_names[label], class_names[prediction], probability)
+        WorstSample(index, class_names[label], class_names[prediction], probability)
         for index, label, prediction, probability in zip(*(column.tolist() for column in columns), strict=True)
     ]
-
-
-def calibration_score(answers: Predictions, calibration: Calibration | None) -> CalibrationScore:
-    """Return the error of the probabilities as they are and, where there is a calibration, after it."""
-    ece = expected_calibration_error(reliability(*judge(answers.logits, answers.labels)))
-    if calibration is None:
-        return CalibrationScore(BINS, ece)
-    confidences, correct = judge(answers.logits, answers.labels, calibration.temperature)
-    sure = confidences >= calibration.unsure_below
-    return CalibrationScore(
-        BINS,
-        ece,
-        temperature=calibration.temperature,
-        calibrated_ece=expected_calibration_error(reliability(confidences, correct)),
-        unsure_below=calibration.unsure_below,
-        sure=int(sure.sum()),
-        sure_correct=int(correct[sure].sum()),
-    )
-
-
-def describe(score: Score) -> str:
-    """Return a score in words.
-
-    >>> describe(Score(loss=0.0213, correct=9930, total=10_000))
-    'accuracy 9930/10000 = 99.30 % (95 % interval 99.12 to 99.45), loss 0.0213'
-    """
-    return f"accuracy {describe_share(score.correct, score.total)}, loss {score.loss:.4f}"
-
-
-def describe_share(correct: int, total: int) -> str:
-    """Return an accuracy in words.
-
-    >>> describe_share(9, 10)
-    '9/10 = 90.00 % (95 % interval 59.58 to 98.21)'
-    """
-    low, high = wilson_interval(correct, total)
-    return f"{correct}/{total} = {100 * correct / total:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f})"
-
-
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion: Wilson (1927), "Probable inference", JASA 22, p. 209.
-
-    Args:
-        correct: Successes, in [0, total].
-        total: Trials, at least 1.
-
-    >>> tuple(round(bound, 4) for bound in wilson_interval(9, 10))
-    (0.5958, 0.9821)
-    """
-    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-    centre = (correct + z**2 / 2) / (total + z**2)
-    half = z / (total + z**2) * math.sqrt(correct * (total - correct) / total + z**2 / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,27 +1,25 @@
-"""What a network for a table has to beat: the most frequent class, and logistic regression."""
+"""Baselines for a network on a table: the most frequent class and logistic regression."""
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_lightning.data.table.datamodule import Rows
 
-MOST_ROWS = 100_000  # that logistic regression is fitted to; more take minutes and change little
-ITERATIONS = 1000
+MAX_ROWS = 100_000  # that logistic regression is fitted to; more take minutes and change little
+MAX_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """How a simple classifier answers the test rows.
+    """The accuracy of a simple classifier on the test rows.
 
     Args:
-        name: What it is, in words.
-        correct: Rows answered right.
-        total: Rows asked.
-        training_rows: Rows it was fitted to.
+        name: Name of the classifier.
+        correct: Number of correct predictions.
+        total: Number of test rows.
+        training_rows: Number of rows that it was fitted to.
     """
 
     name: str
@@ -36,33 +34,30 @@ class Baseline:
 
 
 def majority(train: Rows, test: Rows) -> Baseline:
-    """Return how the most frequent label of the training rows answers, of equals the first."""
-    _, labels = _arrays(train)
-    answer = np.bincount(labels).argmax()
-    return Baseline("the most frequent class", int((_arrays(test)[1] == answer).sum()), len(test.indices), len(labels))
+    """Score the most frequent class of the training rows; ties take the lowest label."""
+    labels = train.labels[train.indices]
+    correct = test.labels[test.indices] == labels.bincount().argmax()
+    return Baseline("the most frequent class", int(correct.sum()), len(correct), len(labels))
 
 
 def logistic_regression(train: Rows, test: Rows) -> Baseline:
-    """Return how scikit-learn's logistic regression answers, with its own settings, on the network's inputs.
+    """Score scikit-learn's logistic regression, with its default settings, on the network's inputs.
 
-    It is fitted to the training rows, or to `MOST_ROWS` of them drawn by a fixed seed.
+    It is fitted to the training rows, or to `MAX_ROWS` of them drawn with a fixed seed.
 
     Raises:
         ImportError: If scikit-learn is not installed.
     """
     from sklearn.linear_model import LogisticRegression
 
-    rows, labels = _arrays(train)
-    if len(labels) > MOST_ROWS:
-        chosen = np.random.default_rng(0).choice(len(labels), MOST_ROWS, replace=False)
-        rows, labels = rows[chosen], labels[chosen]
+    (inputs, labels), (test_inputs, test_labels) = (
+        (rows.inputs[rows.indices].cpu().numpy(), rows.labels[rows.indices].cpu().numpy()) for rows in (train, test)
+    )
+    if len(labels) > MAX_ROWS:
+        chosen = np.random.default_rng(0).choice(len(labels), MAX_ROWS, replace=False)
+        inputs, labels = inputs[chosen], labels[chosen]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged yet does not make it less of a baseline
-        model = LogisticRegression(max_iter=ITERATIONS).fit(rows, labels)
-    test_rows, test_labels = _arrays(test)
-    correct = int((model.predict(test_rows) == test_labels).sum())
+        warnings.simplefilter("ignore")  # a fit that has not converged yet is a baseline all the same
+        model = LogisticRegression(max_iter=MAX_ITERATIONS).fit(inputs, labels)
+    correct = int((model.predict(test_inputs) == test_labels).sum())
     return Baseline("logistic regression", correct, len(test_labels), len(labels))
-
-
-def _arrays(rows: Rows) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    return rows.inputs[rows.indices].cpu().numpy(), rows.labels[rows.indices].cpu().numpy()

@@ -1,5 +1,6 @@
-"""Counts behind every loss and accuracy we report."""
+"""Loss and accuracy: the metric that sums them up over batches and ranks, and the score with its interval."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -10,12 +11,12 @@ from torchmetrics import Metric
 
 @dataclass(frozen=True)
 class Score:
-    """How a set of images was answered.
+    """Loss and accuracy of an evaluation.
 
     Args:
         loss: Mean cross-entropy, in nats.
-        correct: Images answered right.
-        total: Images asked.
+        correct: Number of correct predictions.
+        total: Number of samples, at least 1.
     """
 
     loss: float
@@ -31,12 +32,20 @@ class Score:
         """
         return self.correct / self.total
 
+    def __str__(self) -> str:
+        """Return the score for people.
+
+        >>> print(Score(loss=0.0213, correct=9930, total=10_000))
+        accuracy 9930/10000 = 99.30 % (95 % interval 99.12 to 99.45), loss 0.0213
+        """
+        return f"accuracy {describe_accuracy(self.correct, self.total)}, loss {self.loss:.4f}"
+
 
 class LossAndAccuracy(Metric):
-    """Sum the loss and count the correct answers over batches, and over processes.
+    """Sum the loss and count the correct predictions over batches and ranks.
 
-    Whole numbers, so accuracy is exact whatever the batches and the number of processes; nothing waits for the device
-    until the score is asked for.
+    The counts are integers, so the accuracy is exact whatever the batch size and the number of ranks. Nothing waits for
+    the device until `score` is called.
     """
 
     full_state_update = False
@@ -57,18 +66,45 @@ class LossAndAccuracy(Metric):
         self.total += len(labels)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums over all processes: loss, correct, total."""
+        """Return the sums over all ranks: loss, correct, total."""
         return self.loss_sum, self.correct, self.total
 
     def score(self) -> Score:
-        """Return the score of everything counted since the last `reset`, at least one image.
+        """Return the score of everything since the last `reset`, at least one sample.
 
         Raises:
-            ZeroDivisionError: If nothing was counted, which only a checkpoint that was tampered with leads to.
+            ZeroDivisionError: If there was no sample, which happens only with a checkpoint that was tampered with.
         """
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torchmetrics', where all was counted before a resumption
+            # torchmetrics warns if `update` was not called, as when a resumed epoch had only its end left to do.
+            warnings.simplefilter("ignore", UserWarning)
             loss_sum, correct, total = self.compute()
         if not total:
-            raise ZeroDivisionError("an epoch has ended in which no image was counted")
+            raise ZeroDivisionError("an epoch has ended without a single sample")
         return Score(loss=loss_sum.item() / total.item(), correct=int(correct), total=int(total))
+
+
+def describe_accuracy(correct: int, total: int) -> str:
+    """Return an accuracy with its interval for people.
+
+    >>> describe_accuracy(9, 10)
+    '9/10 = 90.00 % (95 % interval 59.58 to 98.21)'
+    """
+    low, high = wilson_interval(correct, total)
+    return f"{correct}/{total} = {100 * correct / total:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f})"
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion: Wilson (1927), "Probable inference", JASA 22, p. 209.
+
+    Args:
+        correct: Successes, in [0, total].
+        total: Trials, at least 1.
+
+    >>> tuple(round(bound, 4) for bound in wilson_interval(9, 10))
+    (0.5958, 0.9821)
+    """
+    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+    centre = (correct + z**2 / 2) / (total + z**2)
+    half = z / (total + z**2) * math.sqrt(correct * (total - correct) / total + z**2 / 4)
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -70,13 +70,13 @@ def test_the_test_rows_are_15_percent_and_the_baselines_stand_beside_the_result(
 
 def test_test_leaves_what_a_table_has_to_show_and_nothing_else(trained: Command) -> None:
     assert {path.name for path in (LOGS / "figures").iterdir()} == {
-        "class_errors.png", "confusion_matrix.png", "reliability_diagram.png"
+        "class_errors.png", "confusion_matrix.png", "learning_curves.png", "reliability_diagram.png"
     }  # fmt: skip
     assert "worst_images" not in result()
     species = [line.split(",")[-1] for line in Path("mine.csv").read_text().splitlines()]
     assert all(species[worst["row"] - 1] == worst["label"] for worst in result()["worst_rows"])
     page = (LOGS / "report.html").read_text()
-    assert "Worst rows" in page
+    assert "The rows whose correct class has the lowest probability" in page
     assert "images" not in page
     tags = read_events(LOGS).Tags()
     assert {"Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val"} <= set(tags["scalars"])
@@ -143,7 +143,7 @@ def test_another_file_is_scored_whole(trained: Command) -> None:
     Path("mine.csv").unlink()
     outcome = trained("test", "--data.csv_file", "other.csv")
     assert outcome.code == 0, outcome.err
-    assert "no baselines: mine.csv is not there any more" in outcome.out
+    assert "no baselines: mine.csv was moved or changed since training" in outcome.out
     assert result()["baselines"] == []
 
 

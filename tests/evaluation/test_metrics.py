@@ -6,22 +6,22 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from mnist_lightning.evaluation.metrics import LossAndAccuracy
 
 
-def test_score_over_uneven_batches_is_that_of_all_images_at_once() -> None:
+def test_the_score_over_uneven_batches_equals_that_of_all_samples_at_once() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(107, 10), torch.randint(10, (107,))
-    tally = LossAndAccuracy()
+    metric = LossAndAccuracy()
     for start in range(0, 107, 25):
         batch = slice(start, start + 25)
-        tally.update(F.cross_entropy(logits[batch], labels[batch]), logits[batch], labels[batch])
-    score = tally.score()
+        metric.update(F.cross_entropy(logits[batch], labels[batch]), logits[batch], labels[batch])
+    score = metric.score()
     assert (score.correct, score.total) == (int((logits.numpy().argmax(1) == labels.numpy()).sum()), 107)
     assert np.isclose(score.accuracy, multiclass_accuracy(logits, labels, 10, average="micro").item())
     assert np.isclose(score.loss, F.cross_entropy(logits.double(), labels).item(), rtol=1e-6)
 
 
-def test_reset_forgets() -> None:
-    tally = LossAndAccuracy()
-    tally.update(torch.tensor(1.0), torch.eye(10), torch.arange(10))
-    tally.reset()
-    tally.update(torch.tensor(2.0), torch.eye(10), torch.zeros(10, dtype=torch.int64))
-    assert (tally.score().loss, tally.score().correct, tally.score().total) == (2.0, 1, 10)
+def test_reset_discards_everything() -> None:
+    metric = LossAndAccuracy()
+    metric.update(torch.tensor(1.0), torch.eye(10), torch.arange(10))
+    metric.reset()
+    metric.update(torch.tensor(2.0), torch.eye(10), torch.zeros(10, dtype=torch.int64))
+    assert (metric.score().loss, metric.score().correct, metric.score().total) == (2.0, 1, 10)

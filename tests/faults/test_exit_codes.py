@@ -216,10 +216,10 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (0, nothing, "--version", "mnist-lightning"),
     (0, nothing, "fit", "run: lightning_logs/version_0 and checkpoints/version_0"),
     (0, a_run, "validate", "validation accuracy"),
-    (0, a_run, "test", "written to lightning_logs/version_0/test.json"),
+    (0, a_run, "test", "wrote lightning_logs/version_0/test.json"),
     (0, a_run, "fit --ckpt_path last", "version_0 has finished"),
     (0, a_run, "fit --ckpt_path last --trainer.max_epochs 2 --trainer.max_steps 3", "trained 8 steps; a larger"),
-    (0, a_run_with(LOGS / "test.json", '{"correct": 1'), "test", "written to lightning_logs/version_0/test.json"),
+    (0, a_run_with(LOGS / "test.json", '{"correct": 1'), "test", "wrote lightning_logs/version_0/test.json"),
     (0, a_run_that_lost(RUN / "manifest.json"), "fit --ckpt_path last --trainer.max_epochs 2", "best epoch"),
     (
         0,
@@ -303,7 +303,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     # 6 checkpoint
     (6, nothing, "test", "there is no run"),
     (6, nothing, "fit --ckpt_path last", "there is no run"),
-    (0, an_older_run, "test", "written to lightning_logs/version_0/test.json"),
+    (0, an_older_run, "test", "wrote lightning_logs/version_0/test.json"),
     (0, an_older_run, "fit --ckpt_path last", "version_0 has finished"),
     (6, an_older_run, "test --ckpt_path version_1/best", "version_0 has: --ckpt_path version_0/best"),
     (6, an_older_run, "fit --ckpt_path version_1/last", "version_0 has: --ckpt_path version_0/last"),

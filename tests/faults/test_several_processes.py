@@ -36,7 +36,7 @@ def options(digits_dir: Path, *more: str, processes: int = 2) -> list[str]:
         "fit", "--data.data_dir", str(digits_dir), "--data.source", "files", "--data.val_size", str(VAL_SIZE),
         "--data.batch_size", str(BATCH_SIZE), "--data.shift", "1", "--trainer.max_epochs", str(EPOCHS),
         "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", str(processes),
-        "--checkpoint.every_n_steps", "3", "--tensorboard.pictures", "false", *more,
+        "--checkpoint.every_n_steps", "3", "--tensorboard.figures", "none", *more,
     ]  # fmt: skip
 
 

@@ -1,100 +1,106 @@
-"""What TensorBoard shows of a training besides its curves: pictures and histograms of every epoch."""
+"""Figures for TensorBoard: training images, validation results and histograms of the weights."""
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lightning.data.loader import Batch, BatchLoader, RowLoader, denormalise
 from mnist_lightning.evaluation import plots
-from mnist_lightning.evaluation.analysis import confusion_matrix, worst_images
+from mnist_lightning.evaluation.analysis import confusion_matrix, worst_samples
 from mnist_lightning.evaluation.predictions import Predictions
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.logger import RunLogger, run_logger
 
-SHEET_IMAGES, SHEET_COLUMNS = 64, 8  # of the sheet of training images
+TRAINING_IMAGES, WORST_IMAGES = 64, 16  # drawn
+COLUMNS = 8
 
 
-class Dashboard(Callback):
-    """Show in TensorBoard what the network sees and what it takes for what.
+class TensorBoardFigures(Callback):
+    """Show in TensorBoard what the network is trained on and which errors it makes.
 
     Args:
-        pictures: Whether to draw, at each epoch, training images as the network gets them, and of the validation
-            images the confusion matrix, the worst ones and the curves of precision over recall; of a table's rows the
-            matrix and the curves.
-        histograms: Whether to draw how the weights are distributed, at each epoch.
+        figures: When to draw figures: `epoch` after each epoch, `end` once after training, `none` never. They show the
+            first training images of the epoch as the network gets them (augmented) and, for the validation split, the
+            confusion matrix, the images with the highest loss and the precision-recall curve of each class. Tables have
+            no images; more than 100 classes have no precision-recall curves.
+        histograms: Whether to log a histogram of each weight tensor after each epoch.
     """
 
-    def __init__(self, pictures: bool = True, histograms: bool = False) -> None:
-        self.pictures = pictures
+    def __init__(self, figures: Literal["epoch", "end", "none"] = "epoch", histograms: bool = False) -> None:
+        self.figures = figures
         self.histograms = histograms
         self._collector = PredictionCollector()
-        self._answers: Predictions | None = None  # of the validation of this epoch
+        self._predictions: Predictions | None = None  # of the last validation, until they are drawn
+        self._epoch = 0  # that ended last
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describe the charts that compare training with validation."""
         if logger := run_logger(trainer):
             logger.log_layout()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Draw the first images of an epoch: once."""
-        if batch_idx == 0:
-            logger = run_logger(trainer)
-            loader = trainer.train_dataloader
-            # A table's rows are no pictures.
-            if logger and self.pictures and trainer.is_global_zero and not isinstance(loader, RowLoader):
-                assert isinstance(loader, BatchLoader)
-                images, _ = loader.first_batch()
-                pixels = denormalise(images[:SHEET_IMAGES], loader.mean, loader.std).cpu().numpy()
-                sheet = plots.image_sheet(pixels, columns=SHEET_COLUMNS, zoom=2)
-                logger.log_picture("Training images", sheet, trainer.current_epoch)
-
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the answers of the validation before."""
+        """Discard the predictions of the previous validation."""
         self._collector.clear()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
     ) -> None:
-        """Collect the answers."""
-        if self.pictures:
+        """Collect the predictions."""
+        if self.figures != "none":
             self._collector.add(outputs, batch[1])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring the answers of all processes together, for the epoch's end to draw."""
-        if self.pictures and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        """Gather the predictions of all ranks."""
+        if self.figures != "none" and trainer.state.fn == "fit" and not trainer.sanity_checking:
             assert isinstance(trainer.val_dataloaders, BatchLoader)
-            self._answers = self._collector.gather(trainer, trainer.val_dataloaders)
+            self._predictions = self._collector.gather(trainer, trainer.val_dataloaders)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw; this comes before the epoch's scalars, which flush it to disk, and before its checkpoint."""
-        answers, self._answers = self._answers, None
-        logger = run_logger(trainer)
-        if logger is None or not trainer.is_global_zero:
-            return
-        if answers:
-            assert isinstance(trainer.val_dataloaders, BatchLoader)
-            _draw_validation(
-                logger, answers, trainer.val_dataloaders, schema_of(trainer).class_names, trainer.current_epoch
-            )
-        if self.histograms:
+        """Draw; this comes before the epoch's scalars, which flush the events to disk, and before its checkpoint."""
+        self._epoch = trainer.current_epoch
+        if self.figures == "epoch":
+            self._draw(trainer)
+        if self.histograms and (logger := run_logger(trainer)) and trainer.is_global_zero:
             assert isinstance(pl_module, Classifier)
             for name, weights in pl_module.network.named_parameters():
                 logger.experiment.add_histogram(f"Weights/{name}", weights, trainer.current_epoch)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last epoch, if that is all to be drawn."""
+        if self.figures == "end":
+            self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        predictions, self._predictions = self._predictions, None
+        logger = run_logger(trainer)
+        if logger is None or not trainer.is_global_zero:
+            return
+        loader = trainer.train_dataloader
+        if isinstance(loader, BatchLoader) and not isinstance(loader, RowLoader):
+            images, _ = loader.first_batch()
+            pixels = denormalise(images[:TRAINING_IMAGES], loader.mean, loader.std).cpu().numpy()
+            sheet = plots.image_sheet(pixels, columns=COLUMNS, zoom=2)
+            logger.log_figure("Training images", plots.as_png(sheet), self._epoch)
+        if predictions:
+            class_names = schema_of(trainer).class_names
+            assert isinstance(trainer.val_dataloaders, BatchLoader)
+            _draw_validation(logger, predictions, trainer.val_dataloaders, class_names, self._epoch)
+
 
 def _draw_validation(
-    logger: RunLogger, answers: Predictions, loader: BatchLoader, class_names: tuple[str, ...], epoch: int
+    logger: RunLogger, predictions: Predictions, loader: BatchLoader, class_names: tuple[str, ...], epoch: int
 ) -> None:
-    confusion = confusion_matrix(answers.labels, answers.predicted, len(class_names)).tolist()
-    logger.log_picture("Validation/confusion matrix", plots.confusion_matrix(confusion, class_names), epoch)
+    matrix = plots.confusion_matrix(confusion_matrix(predictions, len(class_names)), class_names)
+    logger.log_figure("Validation/confusion matrix", plots.as_png(matrix), epoch)
     if not isinstance(loader, RowLoader):
-        worst = worst_images(answers, class_names)
-        pixels = loader.images[[image.index for image in worst]].cpu().numpy()
-        logger.log_picture("Validation/worst images", plots.worst_images(pixels, worst), epoch)
-    probabilities = answers.logits.double().softmax(dim=1).numpy()
-    for place, name in enumerate(class_names):
-        hits = (answers.labels == place).numpy()
-        logger.experiment.add_pr_curve(
-            f"Validation/precision and recall of {name}", hits, probabilities[:, place], epoch
-        )
+        worst = worst_samples(predictions, class_names)[:WORST_IMAGES]
+        pixels = loader.images[[each.index for each in worst]].cpu().numpy()
+        logger.log_figure("Validation/worst images", plots.as_png(plots.worst_images(pixels, worst)), epoch)
+    if len(class_names) > plots.MAX_MATRIX_CLASSES:
+        return
+    probabilities = predictions.logits.double().softmax(dim=1).numpy()
+    for label, name in enumerate(class_names):
+        is_class = (predictions.labels == label).numpy()
+        tag = f"Validation/precision and recall of {name}"
+        logger.experiment.add_pr_curve(tag, is_class, probabilities[:, label], epoch)

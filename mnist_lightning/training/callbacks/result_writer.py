@@ -1,37 +1,40 @@
-"""What `validate` and `test` leave behind: a line on the screen and, of a test, the score card beside its run."""
+"""Prints the score of `validate` and `test`; writes test.json, predictions.csv, figures/ and report.html of `test`."""
 
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.data.loader import Batch, BatchLoader
+from mnist_lightning.data.loader import Batch, BatchLoader, RowLoader
+from mnist_lightning.data.table.datamodule import TabularDataModule
 from mnist_lightning.evaluation import plots
-from mnist_lightning.evaluation.analysis import ScoreCard, describe, score_card, wilson_interval
-from mnist_lightning.evaluation.calibration import Calibration, from_checkpoint, judge, reliability
-from mnist_lightning.evaluation.predictions import PREDICTIONS, Predictions
-from mnist_lightning.evaluation.report import Report, page
+from mnist_lightning.evaluation.analysis import Analysis, analyse
+from mnist_lightning.evaluation.baselines import logistic_regression, majority
+from mnist_lightning.evaluation.calibration import from_checkpoint
+from mnist_lightning.evaluation.metrics import Score, describe_accuracy, wilson_interval
+from mnist_lightning.evaluation.predictions import PREDICTIONS
+from mnist_lightning.evaluation.report import Report, render
 from mnist_lightning.runs.run_folders import Located
 from mnist_lightning.runs.verification import sha256
+from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name, environment
 from mnist_lightning.training.logger import read_curves, run_logger
 
 RESULT, FIGURES, REPORT = "test.json", "figures", "report.html"
-PACKAGES = ("mnist-lightning", "torch", "lightning", "torchmetrics", "numpy")  # whose versions the report names
+PACKAGES = ("mnist-lightning", "torch", "lightning", "torchmetrics", "numpy")  # whose versions the report lists
 
 
-class ScoreReport(Callback):
-    """Print what `validate` or `test` found, and file a test's score card: numbers, figures and a page.
+class ResultWriter(Callback):
+    """Print the score of `validate` or `test`, and write the results of `test` beside its run.
 
     Args:
         located: The checkpoint that is scored.
@@ -39,49 +42,76 @@ class ScoreReport(Callback):
         folder: Where the files go; it exists.
     """
 
-    noun = "images"  # what is classified
-
     def __init__(self, located: Located, checkpoint: Mapping[str, Any], folder: Path) -> None:
         self.path, self.run = located.path, located.run
         self.epoch: int = checkpoint["epoch"]
         self.calibration = from_checkpoint(checkpoint)
         self.metrics = as_line(checkpoint.get("metrics"))
-        training = checkpoint.get("classifier")
-        self.trained_with = as_line(training.get("environment")) if isinstance(training, dict) else ""
+        resume = checkpoint.get(RESUME)
+        self.trained_with = as_line(resume.get("environment")) if isinstance(resume, dict) else ""
         self.folder = folder
         self._collector = PredictionCollector()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the score on the validation images."""
+        """Print the validation score."""
         assert isinstance(pl_module, Classifier)
-        if pl_module.score is None:
-            return
-        pl_module.print(f"{self.path}: validation {describe(pl_module.score)}")
+        if pl_module.score is not None:
+            pl_module.print(f"{self.path}: validation {pl_module.score}")
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
     ) -> None:
-        """Collect the answers."""
+        """Collect the predictions."""
         self._collector.add(outputs, batch[1])
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the score on the test images and write the score card."""
+        """Print the test score and write the results."""
         assert isinstance(pl_module, Classifier)
-        assert isinstance(trainer.test_dataloaders, BatchLoader)
-        score = pl_module.score
+        loader, score = trainer.test_dataloaders, pl_module.score
+        assert isinstance(loader, BatchLoader)
         assert score is not None
-        answers = self._collector.gather(trainer, trainer.test_dataloaders)
-        pl_module.print(f"{self.path}: test {describe(score)}")
-        if len(answers.labels) < len(trainer.test_dataloaders.indices):
+        noun = "rows" if isinstance(loader, RowLoader) else "images"
+        predictions = self._collector.gather(trainer, loader)
+        pl_module.print(f"{self.path}: test {score}")
+        if len(predictions.labels) < len(loader.indices):
             pl_module.print(
-                f"on a part of the test {self.noun} only, which is no test result: "
+                f"only some of the test {noun} were scored, which is not a test result; "
                 f"{self.folder / RESULT} is not written"
             )
             return
         if not trainer.is_global_zero:
             return
-        card = self._card(trainer, answers)
-        result = {
+        analysis = analyse(predictions, schema_of(trainer).class_names, self.calibration)
+        result = self._result(trainer, score)
+        if isinstance(loader, RowLoader):
+            data: TabularDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
+            rows = data.samples("test")
+            worst = [replace(each, index=int(rows.numbers[each.index])) for each in analysis.worst_samples]
+            analysis = replace(analysis, worst_samples=worst)  # rows are numbered as in the file
+            result |= {"csv_file": str(rows.path), "baselines": _print_baselines(data)}
+        # The result is written first, so that a failure to draw or to write the rest cannot lose it.
+        text = json.dumps(result | analysis.to_dict(noun), indent=1)
+        replace_file(self.folder / RESULT, f"{text}\n".encode())
+        replace_file(self.folder / PREDICTIONS, predictions.as_csv().encode())
+        figures = {name: plots.as_png(figure) for name, figure in plots.result_figures(analysis, noun).items()}
+        if noun == "images":
+            pixels = loader.images[[each.index for each in analysis.worst_samples]].cpu().numpy()
+            figures["worst images"] = plots.as_png(plots.worst_images(pixels, analysis.worst_samples))
+        for logger in trainer.loggers:
+            logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
+        if tensorboard := run_logger(trainer):
+            for name, png in figures.items():
+                tensorboard.log_figure(f"Test/{name}", png, self.epoch)
+            tensorboard.save()
+        report = self._report(trainer, score, analysis, figures, noun)
+        (self.folder / FIGURES).mkdir(exist_ok=True)
+        for name, png in report.figures.items():
+            replace_file(self.folder / FIGURES / f"{name.replace(' ', '_')}.png", png)
+        replace_file(self.folder / REPORT, render(report).encode(errors="backslashreplace"))
+        pl_module.print(f"wrote {self.folder / RESULT}, and {PREDICTIONS}, {FIGURES} and {REPORT} beside it")
+
+    def _result(self, trainer: Trainer, score: Score) -> dict[str, Any]:
+        return {
             "correct": score.correct,
             "total": score.total,
             "accuracy": score.accuracy,
@@ -92,84 +122,63 @@ class ScoreReport(Callback):
             "device": device_name(trainer.strategy.root_device),
             "precision": trainer.precision,
             "torch": torch.__version__,
-            **self._numbers(trainer, card),
         }
-        # First, and by itself: nothing that goes wrong with what illustrates it costs the result.
-        replace_file(self.folder / RESULT, (json.dumps(result, indent=1) + "\n").encode())
-        replace_file(self.folder / PREDICTIONS, answers.as_csv().encode())
-        pictures = self._pictures(card, answers, trainer.test_dataloaders)
-        for logger in trainer.loggers:
-            logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
-        if board := run_logger(trainer):
-            for name, picture in pictures.items():
-                board.log_picture(f"Test/{name}", picture, self.epoch)
-            board.save()
-        files = {name: plots.as_png(picture) for name, picture in pictures.items()}
-        (self.folder / FIGURES).mkdir(exist_ok=True)
-        for name, data in files.items():
-            replace_file(self.folder / FIGURES / f"{name.replace(' ', '_')}.png", data)
-        report = self._report(trainer, describe(score), card, files)
-        replace_file(self.folder / REPORT, page(report).encode(errors="backslashreplace"))
-        pl_module.print(f"written to {self.folder / RESULT}, {FIGURES} and {REPORT} beside it")
 
-    def _card(self, trainer: Trainer, answers: Predictions) -> ScoreCard:
-        return score_card(answers, schema_of(trainer).class_names, self.calibration)
-
-    def _numbers(self, trainer: Trainer, card: ScoreCard) -> dict[str, Any]:
-        """Return what `test.json` holds of the card."""
-        return asdict(card)
-
-    def _pictures(self, card: ScoreCard, answers: Predictions, loader: BatchLoader) -> dict[str, Image.Image]:
-        """Return the figures by name."""
-        pixels = loader.images[[image.index for image in card.worst_images]].cpu().numpy()
-        return {"worst images": plots.worst_images(pixels, card.worst_images)} | draw(
-            card, answers, self.calibration, self.noun
+    def _report(
+        self, trainer: Trainer, score: Score, analysis: Analysis, figures: Mapping[str, bytes], noun: str
+    ) -> Report:
+        curves = read_curves(self.run.logs) if self.run else {}
+        drawn = plots.learning_curves(curves)
+        config = self.run.logs / "config.yaml" if self.run else None
+        config = config if config and config.is_file() else None
+        fit = [["fit", "--config", str(config)]] if config else []
+        commands = [*fit, ["test", "--ckpt_path", str(self.path)]]
+        return Report(
+            title=self.run.name if self.run else str(self.path),
+            summary=f"On the test {noun}: {score}.",
+            curves=curves,
+            analysis=analysis,
+            figures={**figures, **({"learning curves": plots.as_png(drawn)} if drawn else {})},
+            facts=self._facts(trainer),
+            commands=[shlex.join(["python", "-m", "mnist_lightning", *command]) for command in commands],
+            config=config.read_text(errors="replace") if config else None,
+            noun=noun,
         )
 
-    def _report(self, trainer: Trainer, summary: str, card: ScoreCard, pictures: Mapping[str, bytes]) -> Report:
-        config = self.run.logs / "config.yaml" if self.run else None
-        commands = [["test", "--ckpt_path", str(self.path)]]
-        if config and config.is_file():
-            commands.insert(0, ["fit", "--config", str(config)])
+    def _facts(self, trainer: Trainer) -> dict[str, str]:
         files: list[Path] = trainer.datamodule.files  # type: ignore[attr-defined]  # set by Lightning's connector
-        facts = {
+        return {
             "checkpoint": f"{self.path}, epoch {self.epoch}",
-            "SHA-256 of it": sha256(self.path),
-            "scores when saved": self.metrics,
+            "SHA-256 of the checkpoint": sha256(self.path),
+            "metrics when saved": self.metrics,
             "trained with": self.trained_with,
             "tested with": as_line(environment(trainer.strategy.root_device, str(trainer.precision))),
             "versions": as_line({package: version(package) for package in PACKAGES}),
             **{f"SHA-256 of {file.name}": sha256(file) for file in files},
         }
-        return Report(
-            title=self.run.name if self.run else str(self.path),
-            summary=f"On the test {self.noun}: {summary}.",
-            curves=read_curves(self.run.logs) if self.run else {},
-            card=card,
-            pictures=pictures,
-            facts=facts,
-            commands=[shlex.join(["python", "-m", "mnist_lightning", *command]) for command in commands],
-            config=config.read_text(errors="replace") if config and config.is_file() else None,
-            noun=self.noun,
-        )
 
 
-def draw(card: ScoreCard, answers: Predictions, calibration: Calibration | None, noun: str) -> dict[str, Image.Image]:
-    """Return the figures of a score card that show numbers, by name."""
-    names = [score.name for score in card.classes]
-    panels = [("As the network gives them", reliability(*judge(answers.logits, answers.labels)))]
-    if calibration:
-        judged = judge(answers.logits, answers.labels, calibration.temperature)
-        panels.append((f"After the temperature {calibration.temperature:.3f}", reliability(*judged)))
-    return {
-        "confusion matrix": plots.confusion_matrix(card.confusion, names),
-        "reliability diagram": plots.reliability_diagram(panels),
-        "class errors": plots.class_errors(card.classes, noun),
-    }
+def _print_baselines(data: TabularDataModule) -> list[dict[str, Any]]:
+    """Print the accuracies of simple classifiers on the test rows; return them as `test.json` stores them."""
+    train, test = data.training_rows(), data.samples("test")
+    if train is None:
+        print(f"no baselines: {data.schema.origin.path} was moved or changed since training")
+        return []
+    baselines = [majority(train, test)]
+    try:
+        baselines.append(logistic_regression(train, test))
+    except ImportError:
+        print("no logistic regression among the baselines; it needs: pip install 'mnist-lightning[tabular]'")
+    for each in baselines:
+        print(f"for comparison, {each.name}: {describe_accuracy(each.correct, each.total)}")
+    return [
+        {**asdict(each), "accuracy": each.accuracy, "interval": wilson_interval(each.correct, each.total)}
+        for each in baselines
+    ]
 
 
 def as_line(facts: object) -> str:
-    """Return facts in a line, and nothing for what a checkpoint holds in their place.
+    """Return facts in one line; an empty string if a checkpoint stores something other than a dictionary.
 
     >>> as_line({"torch": "2.14.1", "val_loss": 0.031234})
     'torch 2.14.1, val_loss 0.03123'

@@ -126,7 +126,7 @@ class ClassificationDataModule(LightningDataModule):
             loader = RowLoader(inputs, labels, indices=indices, batch_size=batch_size, shuffle_seed=shuffle_seed)
         if trainer := self.trainer:
             batches = -(-len(indices) // batch_size)
-            if shuffle_seed is None and batches < trainer.world_size:  # a rank without a batch cannot take part
+            if shuffle_seed is None and batches < trainer.world_size:  # every rank needs a batch
                 raise ConfigError(
                     f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} {self.noun} to "
                     f"be scored; use --trainer.devices {batches}"

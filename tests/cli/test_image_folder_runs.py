@@ -15,7 +15,7 @@ from PIL import Image
 
 from mnist_lightning import Classifier, PictureFolderDataModule, Predictor
 from tests.conftest import Command, run_in
-from tests.data.image_folder.small_images import write_picture, write_shapes
+from tests.data.image_folder.small_images import write_image, write_shapes
 from tests.training.conftest import read_events
 
 SMALL = (
@@ -192,10 +192,10 @@ def test_two_classes_are_enough(command: Command) -> None:
 def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
     trained: Command, args: list[str], code: int, message: str
 ) -> None:
-    write_picture(Path("other/oval/0.png"), 0)
-    write_picture(Path("other/circle/0.png"), 1)
+    write_image(Path("other/oval/0.png"), 0)
+    write_image(Path("other/circle/0.png"), 1)
     for name in ("circle", "square"):
-        write_picture(Path("parts/train", name, "0.png"), 0)
+        write_image(Path("parts/train", name, "0.png"), 0)
     Path("mine.csv").write_text("a\n1\n")
     before = sorted(Path("checkpoints").rglob("*"))
     outcome = trained(*args)
@@ -206,7 +206,7 @@ def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
 
 
 def test_a_folder_that_changed_is_neither_scored_nor_gone_on_with(trained: Command) -> None:
-    write_picture(Path("shapes/circle/new.png"), 0)
+    write_image(Path("shapes/circle/new.png"), 0)
     tested = trained("test")
     assert tested.code == 4
     assert "shapes has changed since the network was trained on it, so its test images are not known" in tested.err

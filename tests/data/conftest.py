@@ -62,5 +62,5 @@ def mirror(serve: Serve) -> FaultyMirror:
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """A folder of 20 pictures of each of three shapes."""
+    """A folder with 20 images of each of three shapes."""
     return write_shapes(tmp_path / "shapes", 20)

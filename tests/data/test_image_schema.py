@@ -1,4 +1,4 @@
-"""What a checkpoint says of its images, as far as it can be believed."""
+"""Reading the image schema of a checkpoint, valid or forged."""
 
 import math
 from dataclasses import asdict
@@ -11,10 +11,10 @@ from mnist_lightning.data.image_schema import MNIST_SCHEMA, ImageSchema, read_sc
 from mnist_lightning.data.splits import TrainingSource
 
 ORIGIN = TrainingSource("shapes", "0" * 64, 0, ("val", "test"))
-PICTURES = ImageSchema(16, 16, 0.5, 0.2, ("circle", "square"), 3, ORIGIN)
+COLOUR_SCHEMA = ImageSchema(16, 16, 0.5, 0.2, ("circle", "square"), 3, ORIGIN)
 
 
-@pytest.mark.parametrize("schema", [MNIST_SCHEMA, PICTURES])
+@pytest.mark.parametrize("schema", [MNIST_SCHEMA, COLOUR_SCHEMA])
 def test_a_schema_survives_the_round_trip_through_a_checkpoint(schema: ImageSchema) -> None:
     assert read_schema({"inputs": asdict(schema)}) == schema
 
@@ -41,4 +41,4 @@ def test_a_schema_survives_the_round_trip_through_a_checkpoint(schema: ImageSche
     ],
 )
 def test_an_invalid_schema_is_read_as_none(forged: dict[str, Any]) -> None:
-    assert read_schema({"inputs": asdict(PICTURES) | forged}) is None
+    assert read_schema({"inputs": asdict(COLOUR_SCHEMA) | forged}) is None

@@ -77,7 +77,7 @@ def test_a_restored_loader_serves_the_rest_of_the_epoch(batches_before: int) -> 
     rest: list[Tensor] = [labels for _, labels in resumed] if batches_before < 11 else []
     assert torch.cat([*seen, *rest]).tolist() == served(unbroken)
     if batches_before == 11:
-        assert served(resumed) == served(unbroken)  # between epochs there is no rest
+        assert served(resumed) == served(unbroken)  # between epochs nothing remains
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])

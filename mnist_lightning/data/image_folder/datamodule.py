@@ -134,7 +134,7 @@ class PictureFolderDataModule(OwnDataModule):
         """
         schema = read_schema({"inputs": inputs})
         if schema is None or schema.origin is None:
-            raise CheckpointError("the checkpoint was not trained on folders of pictures")
+            raise CheckpointError("the checkpoint was not trained on a folder of images")
         if (self.size, self.channels) != (schema.height, schema.channels):
             raise ConfigError(
                 f"data.size and data.colour must be those that the network was trained with: {schema.height} and "

@@ -1,4 +1,4 @@
-"""Decoded pictures: made once and kept, made anew where they are not what they should be."""
+"""The cache of decoded images: made once, and made anew if it does not match the folder."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from tests.data.image_folder.small_images import ready, write_classes
 
 
 def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that each picture which is decoded from now on is added to."""
+    """Return a list to which the name of every image is added when it is decoded."""
     decoded: list[str] = []
 
     def counted(path: Path) -> Image.Image:
@@ -42,7 +42,7 @@ def test_images_are_decoded_once_and_again_after_a_change(shapes: Path, monkeypa
     assert isinstance(first, np.memmap)
 
 
-FOREIGN = {  # in place of the file of images
+FOREIGN = {  # instead of the file of images
     "empty": b"",
     "zip": b"PK\x03\x04 of several arrays",
     "pickle": b"\x80\x04N.",

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is found in them, what form they get, how they are split without a copy in two parts."""
+"""Folders of images: finding, resizing and splitting them, without duplicates across splits."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ from mnist_lightning.data.image_folder.duplicates import split_images
 from mnist_lightning.data.image_folder.index import UNSPLIT, ClassFolders, read_class_folders
 from mnist_lightning.errors import ConfigError, DatasetError
 from mnist_lightning.images.letterbox import letterbox
-from tests.data.image_folder.small_images import ready, write_classes, write_picture
+from tests.data.image_folder.small_images import ready, write_classes, write_image
 
 
 def test_files_and_labels_are_those_that_torchvision_finds(shapes: Path) -> None:
-    write_picture(shapes / "square" / "deeper" / "x.png", 1)
-    (shapes / "square" / "notes.txt").write_text("no picture")
+    write_image(shapes / "square" / "deeper" / "x.png", 1)
+    (shapes / "square" / "notes.txt").write_text("not an image")
     found, theirs = read_class_folders(shapes), ImageFolder(str(shapes))
     assert list(found.class_names) == theirs.classes
     ours = {str(shapes / file): int(label) for file, label in zip(found.files, found.labels, strict=True)}
@@ -59,14 +59,14 @@ def test_a_missing_split_is_held_out_from_the_training_images(tmp_path: Path) ->
 
 def test_the_split_is_stratified_and_depends_on_its_seed_alone(shapes: Path) -> None:
     data = ready(shapes)
-    parts = {name: data.image_files(name) for name in ("train", "val", "test")}
-    assert {name: len(files) for name, files in parts.items()} == {"train": 42, "val": 9, "test": 9}
+    splits = {name: data.image_files(name) for name in ("train", "val", "test")}
+    assert {name: len(files) for name, files in splits.items()} == {"train": 42, "val": 9, "test": 9}
     for name, each in (("train", 14), ("val", 3), ("test", 3)):
-        assert [sum(file.startswith(shape) for file in parts[name]) for shape in data.class_names] == [each] * 3
-    assert len({file for files in parts.values() for file in files}) == 60
+        assert [sum(file.startswith(shape) for file in splits[name]) for shape in data.class_names] == [each] * 3
+    assert len({file for files in splits.values() for file in files}) == 60
     again, other = ready(shapes, seed=7), ready(shapes, split_seed=1)
-    assert again.image_files("test") == parts["test"]
-    assert other.image_files("test") != parts["test"]
+    assert again.image_files("test") == splits["test"]
+    assert other.image_files("test") != splits["test"]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
@@ -75,10 +75,10 @@ def test_an_image_is_resized_as_torchvision_does_and_padded_with_black(
     size: tuple[int, int], channels: int, mode: str
 ) -> None:
     random = np.random.default_rng(0)
-    picture = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    ours = letterbox(picture, 16, channels)
+    image = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    ours = letterbox(image, 16, channels)
     width, height = (round(side * 16 / max(size)) for side in size)
-    theirs = np.asarray(F.resize(picture.convert(mode), [height, width]))
+    theirs = np.asarray(F.resize(image.convert(mode), [height, width]))
     top, left = (16 - height) // 2, (16 - width) // 2
     assert np.array_equal(ours[top : top + height, left : left + width], theirs)
     ours[top : top + height, left : left + width] = 0
@@ -86,7 +86,7 @@ def test_an_image_is_resized_as_torchvision_does_and_padded_with_black(
 
 
 def test_mnist_as_a_folder_of_images_gives_the_batches_of_mnist(digits_dir: Path, tmp_path: Path) -> None:
-    """The two data modules meet: the same pixels, normalised by the same rule, in the same order."""
+    """Both data modules serve the same pixels, normalised in the same way, in the same order."""
     mnist = MNISTDataModule(str(digits_dir), batch_size=10, val_size=0)
     mnist.prepare_data()
     mnist.setup("fit")
@@ -96,8 +96,8 @@ def test_mnist_as_a_folder_of_images_gives_the_batches_of_mnist(digits_dir: Path
         path = tmp_path / "mine" / "train" / str(int(labels[index])) / f"{place:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images[index].numpy()).save(path)
-    for part, seed in (("val", 0), ("test", 10)):
-        write_classes(tmp_path / "mine" / part, 1, tuple("0123456789"), 1000 + seed)
+    for split, seed in (("val", 0), ("test", 10)):
+        write_classes(tmp_path / "mine" / split, 1, tuple("0123456789"), 1000 + seed)
     data = ready(tmp_path / "mine", size=28, colour=False, batch_size=10)
     flat = images.numpy().astype(np.float64) / 255
     assert data.schema.mean == pytest.approx(flat.mean(), abs=5e-5)
@@ -112,10 +112,10 @@ def test_mnist_as_a_folder_of_images_gives_the_batches_of_mnist(digits_dir: Path
 def test_colour_channels_are_red_green_blue(tmp_path: Path) -> None:
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         for number in range(4):
-            picture = Image.new("RGB", (9, 9), colour)
-            picture.putpixel((number, 0), (255, 255, 255))
+            image = Image.new("RGB", (9, 9), colour)
+            image.putpixel((number, 0), (255, 255, 255))
             (tmp_path / "mine" / name).mkdir(parents=True, exist_ok=True)
-            picture.save(tmp_path / "mine" / name / f"{number}.png")
+            image.save(tmp_path / "mine" / name / f"{number}.png")
     data = ready(tmp_path / "mine", size=9)
     (batch, labels), *_ = data.train_dataloader()
     assert batch.shape == (4, 3, 9, 9)
@@ -130,7 +130,7 @@ def test_colour_channels_are_red_green_blue(tmp_path: Path) -> None:
     seed=st.integers(0, 2**32),
 )
 def test_every_image_is_in_one_split_and_duplicates_are_in_the_same(classes: list[list[int]], seed: int) -> None:
-    """Copies go together, wherever they lie."""
+    """Duplicates stay together, in whatever class folders they lie."""
     digests = [f"{place}-{content}" for place, contents in enumerate(classes) for content in contents]
     labels = np.repeat(np.arange(len(classes)), [len(contents) for contents in classes])
     if min(len(set(contents)) for contents in classes) < 3:
@@ -140,7 +140,7 @@ def test_every_image_is_in_one_split_and_duplicates_are_in_the_same(classes: lis
     folders = ClassFolders(Path("mine"), names, files, labels, {UNSPLIT: np.arange(len(labels))})
     split = split_images(folders, digests, seed)
     assert sorted(np.concatenate(list(split.splits.values())).tolist()) == list(range(len(labels)))
-    held = [{digests[place] for place in places} for places in split.splits.values()]
+    held = [{digests[place] for place in indices} for indices in split.splits.values()]
     assert sum(map(len, held)) == len(set().union(*held))
 
 
@@ -148,8 +148,8 @@ def test_duplicates_of_scored_images_are_removed_from_training_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine"
-    for place, part in enumerate(("train", "val", "test")):
-        write_classes(mine / part, 4, first_seed=100 * place)
+    for place, split in enumerate(("train", "val", "test")):
+        write_classes(mine / split, 4, first_seed=100 * place)
     shutil.copy(mine / "test/a/0.png", mine / "train/a/copy.png")
     Image.open(mine / "test/b/1.png").save(mine / "val/b/same_pixels.bmp")
     shutil.copy(mine / "val/b/same_pixels.bmp", mine / "train/b/third.bmp")
@@ -177,17 +177,17 @@ def test_images_outside_class_folders_are_named_and_system_folders_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = write_classes(tmp_path / "mine", 6)
-    write_picture(mine / "cover.png", 99)
-    write_picture(mine / "__MACOSX" / "a.png", 98)
-    write_picture(mine / ".hidden" / "a.png", 97)
+    write_image(mine / "cover.png", 99)
+    write_image(mine / "__MACOSX" / "a.png", 98)
+    write_image(mine / ".hidden" / "a.png", 97)
     data = ready(mine)
     assert data.class_names == ("a", "b")
     assert f"not used, because they lie in no class folder: {mine / 'cover.png'}\n" in capsys.readouterr().out
 
 
 def test_a_removed_test_folder_is_reported(tmp_path: Path) -> None:
-    for place, part in enumerate(("train", "val", "test")):
-        write_classes(tmp_path / "mine" / part, 3, first_seed=100 * place)
+    for place, split in enumerate(("train", "val", "test")):
+        write_classes(tmp_path / "mine" / split, 3, first_seed=100 * place)
     trained = ready(tmp_path / "mine")
     shutil.rmtree(tmp_path / "mine" / "test")
     data = PictureFolderDataModule(str(tmp_path / "mine"), data_dir=str(tmp_path / "data"))
@@ -212,15 +212,18 @@ def write_bytes(path: Path, data: bytes) -> None:
             lambda root: root.mkdir(),
             "mine must hold a folder of images for each of at least two classes; found none",
         ),
-        (lambda root: write_picture(root / "a" / "0.png", 0), "at least two classes; found only a"),
+        (lambda root: write_image(root / "a" / "0.png", 0), "at least two classes; found only a"),
         (lambda root: (write_classes(root, 3), (root / "c").mkdir()), "mine/c: the folder contains no images"),
         (lambda root: (write_classes(root, 3), write_classes(root, 2, ("c",), 50)), "the class c has 2 different"),
-        (lambda root: [write_classes(root / part, 1, first_seed=7) for part in ("val", "test")], "but no folder train"),
         (
-            lambda root: [write_classes(root / part, 3) for part in ("train", "val", "valid")],
+            lambda root: [write_classes(root / split, 1, first_seed=7) for split in ("val", "test")],
+            "but no folder train",
+        ),
+        (
+            lambda root: [write_classes(root / split, 3) for split in ("train", "val", "valid")],
             "two folders for the same",
         ),
-        (lambda root: [write_classes(root / part, 3) for part in ("train", "test")], "the class a has 0 different"),
+        (lambda root: [write_classes(root / split, 3) for split in ("train", "test")], "the class a has 0 different"),
         (
             lambda root: (
                 write_classes(root / "train", 9),

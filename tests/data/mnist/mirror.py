@@ -1,4 +1,4 @@
-"""A https server on loopback that serves files well or badly: the first part of the path names the fault."""
+"""A https server on loopback that serves files with or without a fault, which the first folder of the path names."""
 
 import gzip
 import threading
@@ -112,7 +112,7 @@ class _Answer(BaseHTTPRequestHandler):
         while not self.server.closing.is_set():
             self.wfile.write(b"X-Drip: 1\r\n")
             self.pause(0.05)
-        self.wfile.write(b"X" * 70_000)  # longer than a header may be: whoever still listens gives up
+        self.wfile.write(b"X" * 70_000)  # longer than a header may be: the client gives up
 
     def redirect(self, url: str) -> None:
         self.send_response(302)

@@ -45,7 +45,7 @@ TRAIN_COUNT, TEST_COUNT = 310, 124
 
 
 def make_split(count: int, classes: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return upright images (count, 28, 28), a square whose place tells the label under noise, and labels from 0."""
+    """Return upright images (count, 28, 28), a square whose position gives the label, in noise, and labels from 0."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = random.integers(0, 60, (count, 28, 28), dtype=np.uint8)

@@ -86,7 +86,7 @@ def test_an_unreachable_mirror_is_not_asked_for_the_next_file(
         == PUBLISHED
     )
     assert [mirror.count("cut", name) for name in NAMES] == [3, 0, 0, 0]
-    assert [mirror.count("404", name) for name in NAMES] == [1, 1, 1, 1]  # it answers, so it may have the next file
+    assert [mirror.count("404", name) for name in NAMES] == [1, 1, 1, 1]  # it responds, so it may have the next file
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_name_that_does_not_resolve_is_abandoned_at_once(
         host.encode("idna")
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)  # in place of asking a name server
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)  # instead of asking a name server
     assert fetch_mnist(dataset, folder, mirrors=(address,)) == PUBLISHED
     assert reason in capfd.readouterr().err
 
@@ -250,7 +250,7 @@ def test_eight_processes_at_once_all_succeed(
     outcomes = [(process.communicate(timeout=600), process.returncode) for process in processes]
     assert [code for _, code in outcomes] == [0] * 8, outcomes
     assert {name: content for name, content in contents(folder).items() if "damaged" not in name} == PUBLISHED
-    # The mirror held every answer back until all eight had asked: none of them found the file already there.
+    # The mirror delayed every response until all eight had asked: none of them found the file in the folder.
     assert mirror.count("together", NAMES[0]) == 8
 
 

@@ -1,4 +1,4 @@
-"""What a data folder holds before and after: damaged files, somebody's own, MNIST itself."""
+"""The data folder before and after fetching: damaged files, the user's own files, MNIST itself."""
 
 import gzip
 import hashlib
@@ -129,7 +129,7 @@ def test_a_file_published_during_the_check_is_put_back(folder: Path) -> None:
     assert contents(folder) == {path.name: PUBLISHED[path.name], "taken aside by the other process": b"old and damaged"}
 
 
-# Somebody's own files
+# The user's own files
 
 
 @pytest.mark.parametrize("packed", [False, True])

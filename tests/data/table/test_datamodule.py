@@ -89,11 +89,11 @@ def test_the_dataset_rejects_features_that_are_not_numbers(
 
 def test_every_row_is_in_one_split_stratified_by_class(iris: Path) -> None:
     data = fit(iris)
-    parts = {name: numbers(data.samples(name)) for name in ("train", "val", "test")}
-    assert sorted(row for rows in parts.values() for row in rows) == list(range(2, 152))
-    assert [len(parts[name]) for name in parts] == [106, 22, 22]  # 15 % of 150 is 22.5
+    splits = {name: numbers(data.samples(name)) for name in ("train", "val", "test")}
+    assert sorted(row for rows in splits.values() for row in rows) == list(range(2, 152))
+    assert [len(splits[name]) for name in splits] == [106, 22, 22]  # 15 % of 150 is 22.5
     for name in ("val", "test"):
-        assert all(count in (7, 8) for count in Counter((row - 2) // 50 for row in parts[name]).values())
+        assert all(count in (7, 8) for count in Counter((row - 2) // 50 for row in splits[name]).values())
 
 
 def test_training_rows_alone_are_standardised_to_mean_0_and_deviation_1(iris: Path) -> None:

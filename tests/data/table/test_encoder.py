@@ -21,7 +21,7 @@ FEATURES = list(MIXED_HEADER[:-1])
 
 
 def fitted(path: Path, text: str, train: list[int], features: tuple[str, ...] = ("x",)) -> tuple[Table, TableSchema]:
-    """Return a table and what its training rows say of it."""
+    """Return a table and the schema fitted to its training rows."""
     path.write_text(text)
     table = read_table(path, [*features, "y"], texts=["y"])
     return table, fit_schema(table, np.array(train), "y", ORIGIN)

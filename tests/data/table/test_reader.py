@@ -178,7 +178,7 @@ def test_any_bytes_are_read_or_rejected_in_one_line(path: Path, content: bytes) 
     try:
         table = read(path, content)
     except DatasetError as error:
-        assert "\n" not in str(error).replace(str(path), "")  # noqa: PT017  # what is read is no error
+        assert "\n" not in str(error).replace(str(path), "")  # noqa: PT017  # reading without an error is fine too
     else:
         assert all(
             len(column.codes if isinstance(column, Texts) else column) == len(table.rows)

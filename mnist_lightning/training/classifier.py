@@ -4,6 +4,7 @@ What makes a resumed run exact is in `callbacks/exact_resume.py`; nothing here d
 """
 
 import math
+from dataclasses import asdict
 from inspect import signature
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
@@ -175,6 +177,12 @@ class Classifier(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "frequency": every, "strict": False},
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the schema of the data, without which the weights cannot be used."""
+        datamodule = getattr(self._trainer, "datamodule", None)  # `trainer` raises an error before the first `fit`
+        if isinstance(datamodule, ClassificationDataModule):
+            checkpoint["inputs"] = asdict(datamodule.schema)
 
     def make_optimizer(self, *, fused: bool) -> Adam:
         """Return the optimizer of the network's parameters."""

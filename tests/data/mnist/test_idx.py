@@ -101,7 +101,7 @@ IMAGES = idx_bytes(random_array(3, 4, 5))
         (IMAGES[:8] + bytes(4) + IMAGES[12:], "dimension 1 at byte 8 is 0"),
         (IMAGES[:-1], "too short: 3 x 4 x 5 items need 76 bytes, the file has 75"),
         (IMAGES + b"\0", "other bytes: 3 x 4 x 5 items need 76 bytes, the file has 77"),
-        (IMAGES[:4] + b"\xff" * 12, f"make {16 + (2**32 - 1) ** 3} bytes, the file has 16"),
+        (IMAGES[:4] + b"\xff" * 12, f"need {16 + (2**32 - 1) ** 3} bytes, the file has 16"),
     ],
 )
 def test_a_malformed_file_is_refused_with_name_and_reason(path: Path, content: bytes, message: str) -> None:

@@ -225,6 +225,20 @@ def test_a_training_file_that_has_changed_is_rejected(iris: Path) -> None:
     assert restored(trained, iris).training_rows() is None
 
 
+def test_a_changed_training_file_is_rejected_by_any_path_to_it(iris: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = fit(iris)
+    iris.write_text(iris.read_text() + "5.1,3.5,1.4,0.2,setosa\n")
+    monkeypatch.chdir(iris.parent)
+    with pytest.raises(DatasetError, match="has changed since the network was trained on it"):
+        restored(trained, Path(iris.name)).setup("test")
+
+
+def test_a_test_file_that_was_given_in_training_has_to_be_given_again(tmp_path: Path, iris: Path) -> None:
+    trained = fit(iris, test_csv_file=str(write_iris(tmp_path / "test.csv")))
+    with pytest.raises(ConfigError, match=r"data\.test_csv_file must name a file, as in training"):
+        restored(trained, iris).setup("test")
+
+
 def test_another_split_of_the_training_file_is_never_scored(iris: Path) -> None:
     trained = fit(iris)
     with pytest.raises(ConfigError, match="rows that the network was trained on would be scored"):

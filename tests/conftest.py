@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -98,6 +99,11 @@ def fit(command: Command, digits_dir: Path) -> Command:
         )
 
     return run
+
+
+def skip_without_packages(names: str) -> NoReturn:
+    """Skip a test that needs packages of Debian; fail it under .ci/run, which could have installed them."""
+    (pytest.fail if "REQUIRE_SYSTEM_PACKAGES" in os.environ else pytest.skip)(f"needs: apt-get install {names}")
 
 
 def folders(root: Path) -> list[str]:

@@ -27,6 +27,7 @@ from mnist_lightning.data.mnist.registry import (
     RawFile,
 )
 from mnist_lightning.errors import ConfigError, DatasetError
+from tests.conftest import skip_without_packages
 from tests.data.conftest import Serve
 from tests.data.mnist.mirror import FaultyMirror
 from tests.data.mnist.published import FORMATS, TEST_COUNT, TRAIN_COUNT, files_of, make_split, write_dataset
@@ -164,9 +165,7 @@ def fashion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = [folder for folder in FASHION_FOLDERS if list(folder.glob("train-images-idx3-ubyte*"))]
     if not found:
         # 30 MB that cannot be downloaded in a test; small files in the same format are tested everywhere.
-        pytest.skip(
-            "Fashion-MNIST is not here: install Debian's dataset-fashion-mnist, or set FASHION_MNIST to a folder"
-        )
+        skip_without_packages("dataset-fashion-mnist")
     data_dir = tmp_path_factory.mktemp("fashion")
     raw = data_dir / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)

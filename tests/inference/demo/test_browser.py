@@ -26,11 +26,9 @@ from mnist_lightning.evaluation.calibration import UNCALIBRATED
 from mnist_lightning.inference.demo.command import make_server
 from mnist_lightning.inference.demo.server import PageServer
 from mnist_lightning.inference.network import TrainedNetwork
+from tests.conftest import skip_without_packages
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
-)
 
 Stroke = list[tuple[int, int]]  # across and down, in pixels of the 280×280 paper
 ZERO: Stroke = [
@@ -68,6 +66,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    if not (CHROMIUM and DRIVER):
+        skip_without_packages("chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (

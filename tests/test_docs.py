@@ -241,6 +241,14 @@ def shape_of(line: str) -> str:
     return re.sub(r"\d[\d.,]*", "#", re.sub(r"on cpu \(.*?\), precision \S+", "on cpu", line)).replace("  ", " ")
 
 
+def test_the_reading_order_states_the_lines_of_each_file() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    stated = {file: int(lines) for file, lines in re.findall(r"^\| `(\S+\.py)` \| (\d+) \|", page, re.M)}
+    lines = {file: len((ROOT / "mnist_lightning" / file).read_text().splitlines()) for file in stated}
+    assert stated == lines
+    assert f"| together | {sum(lines.values()):,} |" in page
+
+
 def test_the_pages_have_blocks_and_commands_to_check() -> None:
     blocks = [block for page in PAGES for block in blocks_of(page)]
     assert {"python", "sh", "text"} <= {block.language for block in blocks}

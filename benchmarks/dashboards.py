@@ -1,11 +1,11 @@
-"""What TensorBoard, its pictures and the calibration cost a training, as a share of an epoch without them.
+"""What TensorBoard, its figures and the calibration cost a training, as a fraction of an epoch without them.
 
     python -m benchmarks.dashboards [--config configs/default.yaml] [--batches 60] [--epochs 8] [--output costs.json]
 
-One `fit`, in which every call of the logger and of the callbacks that feed it is timed. Its event file is flushed
-within these calls, so that the writing of another thread is waited for in them. Epochs may be cut short, to a number
-of batches; the share is that of a whole epoch, whose further batches are taken to cost what the measured ones do. The
-first epoch warms up and is not counted.
+Times every call of the logger and of the callbacks that feed it within one `fit`. These calls flush the event file, so
+the writing that another thread does is waited for and counted. Epochs may be cut to a number of batches; the fraction
+refers to a whole epoch, whose remaining batches are assumed to take as long as the measured ones. The first epoch is
+a warm-up and is not counted.
 """
 
 import argparse
@@ -26,20 +26,20 @@ from mnist_lightning.training.logger import run_logger
 
 
 class Stopwatch(Callback):
-    """Time what shows a training, epoch by epoch.
+    """Time the logger and the callbacks that feed it, epoch by epoch.
 
-    An epoch counts from the start of its first step to the start of the next epoch, its checkpoint included.
+    An epoch lasts from the start of its first step to the start of the next epoch, and includes its checkpoint.
     """
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []  # seconds of each
-        self.batches = 0  # of a whole epoch
-        self._spent_s: dict[str, float] = defaultdict(float)  # in this epoch, by class
-        self._inside = False  # one of the timed calls
+        self.batches = 0  # in a whole epoch
+        self._spent_s: dict[str, float] = defaultdict(float)  # in the current epoch, by class
+        self._inside = False  # a timed call
         self._start_s = self._trained_s = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Time every call of the logger, the dashboard and the calibrator; what one calls of another is its own."""
+        """Time each call of the logger, the figures and the calibrator; a nested call counts for the caller."""
         loader = trainer.train_dataloader
         assert isinstance(loader, BatchLoader)
         self.batches = len(loader)
@@ -53,14 +53,14 @@ class Stopwatch(Callback):
                     self._time(owner, name)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """End the epoch before."""
+        """End the previous epoch."""
         if trainer.current_epoch:
             self._end()
         self._spent_s.clear()
         self._start_s = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time of the steps."""
+        """Note when the training steps ended."""
         self._trained_s = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,7 +91,7 @@ class Stopwatch(Callback):
 
 
 def main() -> None:
-    """Measure, print and file."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/default.yaml"))
     parser.add_argument("--batches", type=int, default=60, help="training batches of each measured epoch")
@@ -109,26 +109,27 @@ def main() -> None:
             stopwatch,
         )  # fmt: skip
     epochs = stopwatch.epochs[1:]
-    parts = [name for name in epochs[0] if not name.endswith("_s")]
-    costs_s = [sum(epoch[name] for name in parts) for epoch in epochs]
+    names = [name for name in epochs[0] if not name.endswith("_s")]
+    costs_s = [sum(epoch[name] for name in names) for epoch in epochs]
     further = stopwatch.batches / min(options.batches, stopwatch.batches) - 1
     whole_s = [
         epoch["epoch_s"] - cost + further * epoch["steps_s"] for epoch, cost in zip(epochs, costs_s, strict=True)
     ]
-    shares = [100 * cost / whole for cost, whole in zip(costs_s, whole_s, strict=True)]
-    rows = {name: [1000 * epoch[name] for epoch in epochs] for name in parts}
+    percents = [100 * cost / whole for cost, whole in zip(costs_s, whole_s, strict=True)]
+    rows = {name: [1000 * epoch[name] for epoch in epochs] for name in names}
     rows["all of it"] = [1000 * cost for cost in costs_s]
     report.print_table(
         {"what": name, "n": len(values), "ms an epoch": report.plus_minus(values, 1)} for name, values in rows.items()
     )
-    print(f"a whole epoch without: {report.plus_minus(whole_s, 1, ' s')}; share: {report.plus_minus(shares, 2, ' %')}")
+    cost = report.plus_minus(percents, 2, " %")
+    print(f"a whole epoch without: {report.plus_minus(whole_s, 1, ' s')}; fraction: {cost}")
     report.write(
         options.output,
         config=str(options.config),
         epochs=epochs,
         cost_ms={name: report.summary(values) for name, values in rows.items()},
         whole_epoch_s=report.summary(whole_s),
-        share_percent=report.summary(shares),
+        share_percent=report.summary(percents),
     )
 
 

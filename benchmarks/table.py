@@ -123,7 +123,7 @@ def _saving(result: Result) -> list[Row]:
 def _dashboards(result: Result) -> list[Row]:
     cost = result["share_percent"]
     return [
-        (f"TensorBoard with its images, fraction of an epoch of `{result['config']}`", _show(cost, 2, " %"), cost["n"])
+        (f"TensorBoard with its figures, fraction of an epoch of `{result['config']}`", _show(cost, 2, " %"), cost["n"])
     ]
 
 

@@ -1,4 +1,4 @@
-"""A trained network from pixels to probabilities: its pixel normalisation and softmax included."""
+"""PixelNetwork: a trained network from pixels to probabilities, including normalisation and softmax."""
 
 from collections.abc import Callable
 
@@ -9,26 +9,25 @@ from torch import Tensor, nn
 
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.data.loader import as_images, normalise
-from mnist_lightning.models.cnn import SimpleCNN
 
 # From uint8 images (N, H, W) or, in colour, (N, H, W, 3) to float32 logits and probabilities (N, classes).
 Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
 class PixelNetwork(nn.Module):
-    """A trained network with its pixel normalisation and softmax: all that a file for other programs needs.
+    """A trained network together with its normalisation and softmax, as other programs need it.
 
     Args:
         network: The network, from normalised images to logits.
-        mean: Mean pixel of the images it was trained on, scaled to [0, 1].
-        std: Standard deviation of the same, positive.
-        temperature: What the logits are divided by before the softmax, positive.
+        mean: Mean of the training images' pixels, scaled to [0, 1].
+        std: Standard deviation of the training images' pixels, positive.
+        temperature: Divides the logits before the softmax, positive.
         shape: The shape of an image's pixels, (H, W) or (H, W, 3).
     """
 
     def __init__(
         self,
-        network: SimpleCNN,
+        network: nn.Module,
         mean: float,
         std: float,
         temperature: float = 1.0,
@@ -45,7 +44,7 @@ class PixelNetwork(nn.Module):
 
 
 def torch_runtime(network: nn.Module) -> Runtime:
-    """Return a network from pixels to logits and probabilities, run by torch."""
+    """Return a function that runs a network, which maps pixels to logits and probabilities, in torch."""
 
     def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():

@@ -1,14 +1,19 @@
-"""What a network says of a picture. No torch."""
+"""Prediction: the most probable classes of one image or row. No torch at run time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mnist_lightning.inference.digits.preprocess import NetworkInput
+
+MAX_CLASSES = 3  # in a prediction
 
 
 class ClassProbability(NamedTuple):
-    """A class and how probable the network finds it, in [0, 1]."""
+    """A class and its probability in [0, 1]."""
 
     label: str
     probability: float
@@ -16,15 +21,15 @@ class ClassProbability(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one picture.
+    """The prediction for one image or row.
 
     Args:
         label: Name of the most probable class, such as `"7"`.
-        probability: How probable, in [0, 1].
-        top3: The three most probable classes, or two where there are no more, the first of them `label`.
-        unsure: Whether the probability is below the predictor's threshold.
-        index: The class as the data's labels count it, from 0.
-        input: What the network saw of the picture, and how it was found; None for pixels that were given as they are.
+        probability: Its probability in [0, 1].
+        top3: The three most probable classes, or both if there are two, starting with `label`.
+        unsure: Whether the probability is below the threshold for predictions to rely on.
+        index: Index of the class, from 0.
+        input: The image as the network saw it; None for rows, and for pixels that needed no preprocessing.
     """
 
     label: str
@@ -33,3 +38,13 @@ class Prediction:
     unsure: bool
     index: int
     input: "NetworkInput | None" = field(default=None, repr=False, compare=False)
+
+
+def predictions_from(probabilities: "Tensor", class_names: Sequence[str], unsure_below: float) -> list[Prediction]:
+    """Return a prediction for each row of probabilities (N, classes); those below the threshold are unsure."""
+    best = probabilities.topk(min(MAX_CLASSES, len(class_names)))  # (N, 3)
+    predictions = []
+    for values, classes in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        top3 = tuple(ClassProbability(class_names[i], value) for i, value in zip(classes, values, strict=True))
+        predictions.append(Prediction(*top3[0], top3, unsure=values[0] < unsure_below, index=classes[0]))
+    return predictions

@@ -122,11 +122,11 @@ def test_an_exported_network_takes_pixels_of_its_own_size_and_colours(
     np.testing.assert_allclose(probabilities.max(axis=1), expected, atol=1e-5)
 
 
-def test_an_export_whose_pictures_are_gone_is_compared_on_noise(trained: Command) -> None:
+def test_an_export_is_compared_on_random_pixels_if_the_images_are_gone(trained: Command) -> None:
     shutil.rmtree("shapes")
     outcome = trained("export", "--format", "safetensors")
     assert outcome.code == 0, outcome.err
-    assert "100 images of noise, for shapes is gone" in outcome.out
+    assert "100 images of random pixels, because shapes no longer exists" in outcome.out
 
 
 def test_a_forged_checkpoint_steers_no_terminal(trained: Command) -> None:
@@ -175,7 +175,7 @@ def test_two_classes_are_enough(command: Command) -> None:
     [
         (["demo"], 6, "was trained on folders of pictures"),
         (["predict", "mine.csv"], 6, "was not trained on a table"),
-        (["predict", "shapes/circle/0.png", "--ink", "dark"], 2, "--ink is for pictures of digits"),
+        (["predict", "shapes/circle/0.png", "--ink", "dark"], 2, "--ink is for images of digits"),
         (["test", "--data.split_seed", "1"], 2, "data.split_seed must be that of the training, 0"),
         (["test", "--data.size", "28"], 2, "data.size and data.colour must be those that the network was trained with"),
         (["test", "--data.folder", "none"], 4, "none: no such folder"),

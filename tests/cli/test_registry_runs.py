@@ -64,13 +64,13 @@ def test_every_command_works_with_the_classes_of_the_data_set(
     Image.fromarray(stroke).save("stroke.png")
     predicted = command("predict", "stroke.png", "--output", "labels.csv")
     assert predicted.code == 0, predicted.err
-    assert "made in another way than pictures are prepared here" in predicted.out
+    assert "were not made in the way in which images are preprocessed" in predicted.out
     assert Path("labels.csv").read_text().splitlines()[1].split(",")[1] in names
 
     with make_server(predictor.trained, "127.0.0.1", 0) as server:
         assert json.loads(server.pages["/network"][0])["class_names"] == list(names)
         drawing = np.kron(stroke, np.ones((5, 5), np.uint8))[:280, :280]
-        assert len(json.loads(server.answer(drawing.tobytes()))["probabilities"]) == classes
+        assert len(json.loads(server.predict(drawing.tobytes()))["probabilities"]) == classes
 
     exported = command("export", "--format", "pt2")
     assert exported.code == 0, exported.err

@@ -201,7 +201,7 @@ def test_two_classes_leave_the_third_guess_empty(command: Command) -> None:
         (["demo"], 6, "was trained on a table"),
         (["predict", "digit.png"], 6, "was trained on a table"),
         (["predict", "mine.csv", "digit.png"], 2, "predict takes one .csv file at a time"),
-        (["predict", "mine.csv", "--ink", "dark"], 2, "--ink and --save_inputs are for pictures"),
+        (["predict", "mine.csv", "--ink", "dark"], 2, "--ink and --save_inputs are for images"),
         (["predict", "text.csv"], 4, "text.csv, row 3, column petal_width: 'wide' is text"),
         (["predict", "narrow.csv"], 4, "has no column sepal_length; did you mean sepal_lenght?"),
         (["predict", "none.csv"], 4, "none.csv: no such CSV file"),

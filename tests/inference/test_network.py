@@ -7,14 +7,14 @@ from mnist_lightning import Classifier
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.evaluation.calibration import Calibration
-from mnist_lightning.inference.network import load_network
+from mnist_lightning.inference.network import load_image_network
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
 
 
-def test_a_trained_network_answers_as_lightnings_own_loading_of_it(fit: Command, tmp_path: Path) -> None:
+def test_a_network_gives_the_same_logits_as_load_from_checkpoint(fit: Command, tmp_path: Path) -> None:
     assert fit("--trainer.max_epochs", "2").code == 0
-    trained = load_network("best", tmp_path)
+    trained = load_image_network("best", tmp_path)
     assert trained.schema == MNIST_SCHEMA
     assert trained.run is not None
     assert trained.run.version == 0
@@ -25,20 +25,20 @@ def test_a_trained_network_answers_as_lightnings_own_loading_of_it(fit: Command,
 
 
 @pytest.mark.parametrize("inputs", [None, {}, 7, {"height": 28}, {"mean": "0.1"}])
-def test_a_checkpoint_that_does_not_say_what_its_network_takes_is_refused(
-    fit: Command, tmp_path: Path, inputs: object
-) -> None:
+def test_a_checkpoint_without_a_valid_schema_is_refused(fit: Command, tmp_path: Path, inputs: object) -> None:
     assert fit("--trainer.max_epochs", "1").code == 0
     path = tmp_path / "other.ckpt"
     checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
     partial = isinstance(inputs, dict) and "mean" in inputs
     torch.save(checkpoint | {"inputs": checkpoint["inputs"] | inputs if partial else inputs}, path)
-    with pytest.raises(CheckpointError, match="what images its network takes"):
-        load_network(str(path))
+    with pytest.raises(CheckpointError, match="does not define what its network takes"):
+        load_image_network(str(path))
 
 
-def test_a_network_trained_without_validation_is_believed_as_it_is(trained_run: TrainedRun, tmp_path: Path) -> None:
+def test_a_network_trained_without_validation_is_uncalibrated(trained_run: TrainedRun, tmp_path: Path) -> None:
     checkpoint = torch.load(trained_run.best, weights_only=True)
     del checkpoint["calibration"]
     torch.save(checkpoint, tmp_path / "plain.ckpt")
-    assert load_network(str(tmp_path / "plain.ckpt")).calibration == Calibration(temperature=1.0, unsure_below=0.9)
+    assert load_image_network(str(tmp_path / "plain.ckpt")).calibration == Calibration(
+        temperature=1.0, unsure_below=0.9
+    )

@@ -10,7 +10,7 @@ from torch import Tensor
 from mnist_lightning import Classifier, Predictor
 from mnist_lightning.errors import CheckpointError, ImageError
 from mnist_lightning.inference.digits.preprocess import preprocess
-from mnist_lightning.inference.predictor import Picture
+from mnist_lightning.inference.predictor import ImageLike
 from tests.inference.conftest import CALIBRATION, TrainedRun
 from tests.inference.digits.drawn import mnist_images, on_paper
 
@@ -25,7 +25,7 @@ def predictor(trained_run: TrainedRun) -> Predictor:
 
 @pytest.fixture(scope="module")
 def expected(trained_run: TrainedRun) -> Tensor:
-    """The probabilities (6, 10) by Lightning's loading of the network and MNIST's published mean and deviation."""
+    """The probabilities (6, 10) of the network as Lightning loads it, with MNIST's published mean and std."""
     classifier = Classifier.load_from_checkpoint(trained_run.best, map_location="cpu", weights_only=True).eval()
     pixels = np.stack([preprocess(page).pixels for page in PAGES])
     with torch.inference_mode():
@@ -33,20 +33,20 @@ def expected(trained_run: TrainedRun) -> Tensor:
     return (logits / CALIBRATION.temperature).softmax(dim=1)
 
 
-def test_a_prediction_is_the_networks_answer_to_the_prepared_picture(predictor: Predictor, expected: Tensor) -> None:
+def test_a_prediction_contains_the_three_most_probable_classes(predictor: Predictor, expected: Tensor) -> None:
     for page, probabilities in zip(PAGES, expected, strict=True):
         prediction = predictor(page)
         top3 = probabilities.topk(3)
-        assert [guess.label for guess in prediction.top3] == [str(index) for index in top3.indices.tolist()]
+        assert [label for label, _ in prediction.top3] == [str(index) for index in top3.indices.tolist()]
         # Another memory layout sums in another order.
-        assert [guess.probability for guess in prediction.top3] == pytest.approx(top3.values.tolist(), abs=1e-5)
+        assert [probability for _, probability in prediction.top3] == pytest.approx(top3.values.tolist(), abs=1e-5)
         assert prediction.label == str(prediction.index) == prediction.top3[0].label
         assert prediction.probability == prediction.top3[0].probability
         assert prediction.input is not None
         np.testing.assert_array_equal(prediction.input.pixels, preprocess(page).pixels)
 
 
-def test_many_pictures_are_answered_as_each_alone(predictor: Predictor, expected: Tensor) -> None:
+def test_a_list_of_images_gets_the_same_predictions_as_each_image_alone(predictor: Predictor, expected: Tensor) -> None:
     together = predictor(PAGES)
     assert [prediction.index for prediction in together] == expected.argmax(dim=1).tolist()
     for page, prediction in zip(PAGES, together, strict=True):
@@ -56,12 +56,12 @@ def test_many_pictures_are_answered_as_each_alone(predictor: Predictor, expected
     assert predictor([]) == []
 
 
-def test_the_same_picture_in_any_form_is_the_same_prediction(predictor: Predictor, tmp_path: Path) -> None:
+def test_an_image_of_any_type_gets_the_same_prediction(predictor: Predictor, tmp_path: Path) -> None:
     page = PAGES[0]
     image = Image.fromarray(page)
     image.save(tmp_path / "digit.png")
     grey = torch.from_numpy(page)
-    forms: list[Picture] = [
+    forms: list[ImageLike] = [
         str(tmp_path / "digit.png"),
         tmp_path / "digit.png",
         image,
@@ -88,26 +88,26 @@ def test_a_batch_of_mnist_is_labelled_without_looking_for_digits(predictor: Pred
     predictions = predictor.predict_pixels(images)
     assert len(predictions) == 1001
     assert predictions == predictor.predict_pixels(torch.from_numpy(images))
-    # MNIST's own images come out of the preparation as they are.
+    # Preprocessing leaves MNIST's own images unchanged.
     assert predictions[0].label == predictor(DIGITS[0]).label
     assert predictions[0].input is None
     assert predictor.predict_pixels(images[:0]) == []
 
 
-def test_the_callers_pixels_are_left_as_they_are(predictor: Predictor) -> None:
+def test_the_callers_pixels_are_not_modified(predictor: Predictor) -> None:
     images = torch.from_numpy(DIGITS.copy())
     predictor.predict_pixels(images)
     predictor(list(images))
     np.testing.assert_array_equal(images.numpy(), DIGITS)
 
 
-@pytest.mark.parametrize("picture", [None, 3, b"digit.png"])
-def test_what_is_no_picture_is_named(predictor: Predictor, picture: Any) -> None:
-    with pytest.raises(TypeError, match=f"got {type(picture).__name__}"):
-        predictor(picture)
+@pytest.mark.parametrize("image", [None, 3, b"digit.png"])
+def test_the_error_names_a_type_that_is_not_an_image(predictor: Predictor, image: Any) -> None:
+    with pytest.raises(TypeError, match=f"got {type(image).__name__}"):
+        predictor(image)
 
 
-def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predictor: Predictor) -> None:
+def test_a_prediction_below_the_threshold_is_unsure(trained_run: TrainedRun, predictor: Predictor) -> None:
     probability = predictor(PAGES[0]).probability
     for threshold, unsure in {0.0: False, probability: False, min(1.0, probability + 1e-6): True}.items():
         assert Predictor(predictor.trained, threshold)(PAGES[0]).unsure == unsure
@@ -116,7 +116,7 @@ def test_an_answer_below_the_threshold_is_unsure(trained_run: TrainedRun, predic
         Predictor.from_run("best", trained_run.root, unsure_below=1.5)
 
 
-def test_the_ink_can_be_told(predictor: Predictor) -> None:
+def test_ink_can_be_passed(predictor: Predictor) -> None:
     inverted = 255 - PAGES[0]
     seen = predictor(inverted).input
     assert seen is not None
@@ -125,7 +125,7 @@ def test_the_ink_can_be_told(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((28, 28)), "must be uint8"),
         (np.zeros((5, 28, 28), np.uint8), "must be uint8"),
@@ -138,13 +138,13 @@ def test_the_ink_can_be_told(predictor: Predictor) -> None:
         (torch.zeros(0, 28), "must not be empty"),
     ],
 )
-def test_what_is_no_picture_is_refused(predictor: Predictor, picture: Picture, message: str) -> None:
+def test_values_that_are_not_images_are_refused(predictor: Predictor, image: ImageLike, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        predictor(picture)
+        predictor(image)
 
 
 @pytest.mark.parametrize("images", [np.zeros((28, 28), np.uint8), np.zeros((1, 28, 28)), torch.zeros(1, 1, 28, 28)])
-def test_pixels_of_another_form_are_refused(predictor: Predictor, images: Tensor) -> None:
+def test_pixels_of_another_dtype_or_shape_are_refused(predictor: Predictor, images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"images must be uint8 \(B, 28, 28\), got"):
         predictor.predict_pixels(images)
 
@@ -155,6 +155,6 @@ def test_a_page_without_a_digit_is_refused(predictor: Predictor, tmp_path: Path)
         predictor([tmp_path / "blank.png"])
 
 
-def test_without_a_run_there_is_no_predictor(tmp_path: Path) -> None:
+def test_from_run_without_a_run_is_a_checkpoint_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         Predictor.from_run(root=tmp_path)

@@ -1,6 +1,6 @@
-"""`demo`: a page on this machine to draw digits on, which shows what the network makes of them while they are drawn.
+"""The command `demo`: a page on this machine to draw digits on, with the network's predictions while they are drawn.
 
-Nothing heavy is imported before it is needed: `--help` answers at once.
+Heavy modules are imported when they are needed, so that `--help` is fast.
 """
 
 import argparse
@@ -13,11 +13,12 @@ from mnist_lightning.console import CommandParser
 from mnist_lightning.errors import CheckpointError, ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from mnist_lightning.data.image_schema import ImageSchema
     from mnist_lightning.inference.demo.server import PageServer
     from mnist_lightning.inference.network import TrainedNetwork
 
 DESCRIPTION = (
-    "Open a page to draw digits on, and see what the network makes of them. By default only this machine reaches it."
+    "Serve a page to draw digits on, which shows the network's predictions. By default only this machine can open it."
 )
 
 
@@ -28,26 +29,26 @@ def main(args: list[str]) -> int:
         args: The command line after `demo`.
 
     Raises:
-        CheckpointError: If there is no network to show.
-        ConfigError: If the address cannot be listened on.
+        CheckpointError: If there is no network for drawings.
+        ConfigError: If the server cannot listen on the address.
     """
     options = _parser().parse_args(args)
-    from mnist_lightning.inference.network import load_network
+    from mnist_lightning.inference.network import load_image_network
 
-    trained = load_network(options.ckpt_path)
+    trained = load_image_network(options.ckpt_path)
     if trained.schema.origin:
         raise CheckpointError(
-            f"{trained.path} was trained on folders of pictures, and what is drawn on the page is none; "
-            "predict labels pictures"
+            f"{trained.path} was trained on folders of images, and drawings are nothing like them; use predict instead"
         )
     with make_server(trained, options.host, options.port) as server:
-        host, port = server.server_address[:2]
-        if trained.note:
-            print(trained.note)
-        print(f"draw at http://{_for_a_browser(str(host))}:{port}/ (Ctrl-C ends it)", flush=True)
-        if not ipaddress.ip_address(str(host)).is_loopback:
-            elsewhere = f"; from elsewhere at http://{address}:{port}/" if (address := _address_outside()) else ""
-            print(f"whoever reaches {options.host} can use the page{elsewhere}", flush=True)
+        host, port = str(server.server_address[0]), server.server_address[1]
+        if trained.preprocessing_warning:
+            print(trained.preprocessing_warning)
+        print(f"draw at http://{_url_host(host)}:{port}/ (Ctrl-C ends it)", flush=True)
+        if not ipaddress.ip_address(host).is_loopback:
+            address = _network_address()
+            elsewhere = f"; from other machines at http://{address}:{port}/" if address else ""
+            print(f"everyone who can reach {options.host} can use the page{elsewhere}", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -55,16 +56,16 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer":
-    """Return a server of the page, listening; it answers once it serves.
+def make_server(trained: "TrainedNetwork[ImageSchema]", host: str, port: int) -> "PageServer":
+    """Return a server of the page that listens; it replies once `serve_forever` runs.
 
     Args:
-        trained: The network to show.
+        trained: The network.
         host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
+        port: Port to listen on; 0 chooses a free one.
 
     Raises:
-        ConfigError: If the address cannot be listened on.
+        ConfigError: If the server cannot listen on the address.
     """
     import numpy as np
 
@@ -73,27 +74,27 @@ def make_server(trained: "TrainedNetwork", host: str, port: int) -> "PageServer"
     from mnist_lightning.inference.pixel_network import torch_runtime
 
     run = torch_runtime(trained.pixel_network)
-    names = trained.schema.class_names
+    class_names = trained.schema.class_names
 
-    def recognise(drawing: bytes) -> dict[str, Any]:
+    def predict(drawing: bytes) -> dict[str, Any]:
         try:
             image = preprocess_drawing(np.frombuffer(drawing, np.uint8).reshape(DRAWING_SIDE, DRAWING_SIDE))
         except ImageError:
             return {"label": None}
         _, (probabilities,) = run(image[None])
         return {
-            "label": names[probabilities.argmax()],
+            "label": class_names[probabilities.argmax()],
             "probabilities": probabilities.tolist(),
             "pixels": image.ravel().tolist(),
         }
 
-    about = {
-        "class_names": names,
+    network = {
+        "class_names": class_names,
         "checkpoint": f"{trained.path}, epoch {trained.epoch}",
         "unsure_below": trained.calibration.unsure_below,
     }
     try:
-        return PageServer(host, port, about, recognise)
+        return PageServer(host, port, network, predict)
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
@@ -119,20 +120,20 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"must be a whole number in [0, 65535], got {text}")
 
 
-def _address_outside() -> str | None:
-    """Return the address that this machine has on its network; None where there is no network."""
+def _network_address() -> str | None:
+    """Return this machine's address in its network, or None if there is no network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-        probe.connect(("192.0.2.1", 9))  # nothing is sent; RFC 5737 gives the address to nobody
+        probe.connect(("192.0.2.1", 9))  # sends nothing; RFC 5737 reserves the address for documentation
         return str(probe.getsockname()[0])
     return None
 
 
-def _for_a_browser(host: str) -> str:
-    """Return an address as an URL has it; a server that listens on all of them is there under its own.
+def _url_host(address: str) -> str:
+    """Return the host of a URL for an address that the server listens on; `localhost` if it listens on all.
 
-    >>> _for_a_browser("::1"), _for_a_browser("0.0.0.0")
+    >>> _url_host("::1"), _url_host("0.0.0.0")
     ('[::1]', 'localhost')
     """
-    if ipaddress.ip_address(host).is_unspecified:
+    if ipaddress.ip_address(address).is_unspecified:
         return "localhost"
-    return f"[{host}]" if ":" in host else host
+    return f"[{address}]" if ":" in address else address

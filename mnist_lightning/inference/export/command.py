@@ -1,38 +1,38 @@
-"""`export`: write a trained network to a file that other programs run, and prove that it computes the same.
+"""The command `export`: write a trained network to a file for other programs, and verify that it computes the same.
 
-What the file formats are is for `formats` to say. Nothing heavy is imported before it is needed: `--help` answers at
-once.
+Heavy modules are imported when they are needed, so that `--help` is fast.
 """
 
 import argparse
 import json
 import sys
-import tempfile
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_lightning import atomic_write
 from mnist_lightning.console import CommandParser
-from mnist_lightning.errors import CheckpointError, ConfigError, StorageError
+from mnist_lightning.errors import CheckpointError, ConfigError
+from mnist_lightning.inference.output_file import check_output_file, write_output_file
 
 if TYPE_CHECKING:
+    from mnist_lightning.data.image_schema import ImageSchema
     from mnist_lightning.inference.network import TrainedNetwork
 
-# The packages that each format takes beyond those of training.
+# The packages that each format needs in addition to those needed for training.
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": (), "safetensors": ("safetensors",)}
 
 DESCRIPTION = """\
-Write a trained network to a file, read it back in its own runtime, and compare it with the checkpoint on test images:
-labels must be the same on all of them, outputs up to rounding. A file that differs is not written (exit code 6).
+Write a trained network to a file, read the file back in its own runtime, and compare it with the checkpoint on test
+images: all predicted labels must be equal, and all outputs equal up to rounding. Otherwise the file is not written, and
+the exit code is 6.
 
-  onnx         runs in onnxruntime and many others
+  onnx         runs in onnxruntime and many other runtimes
   pt2          runs in torch, without this package
-  safetensors  the weights alone, for SimpleCNN
+  safetensors  contains the weights only, for SimpleCNN
 
-ONNX and pt2 take uint8 pixels (N, 28, 28), white on black, and give float32 logits and probabilities (N, classes).
-A network that was trained on folders of pictures takes (N, S, S), or (N, S, S, 3) in red, green and blue."""
+ONNX and pt2 take uint8 pixels (N, 28, 28), white on black, and return float32 logits and probabilities (N, classes).
+A network that was trained on folders of images takes (N, S, S), or RGB (N, S, S, 3)."""
 
 
 def main(args: list[str]) -> int:
@@ -42,9 +42,9 @@ def main(args: list[str]) -> int:
         args: The command line after `export`.
 
     Raises:
-        ConfigError: If options do not go together, or a package is missing.
-        CheckpointError: If there is no checkpoint to export, or the file would not compute what it does.
-        DatasetError: If the test images to compare on are damaged.
+        ConfigError: If options cannot be combined, or a package is not installed.
+        CheckpointError: If there is no checkpoint to export, or the file does not compute the same.
+        DatasetError: If the test images for the comparison are corrupted.
         StorageError: If the file cannot be written.
     """
     options = _parser().parse_args(args)
@@ -65,7 +65,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "export", DESCRIPTION, "export --format onnx --ckpt_path version_3/best --output digits.onnx"
     )
-    parser.add_argument("--format", choices=PACKAGES, default="onnx", help="what to write (default: onnx)")
+    parser.add_argument("--format", choices=PACKAGES, default="onnx", help="file format (default: onnx)")
     parser.add_argument(
         "--ckpt_path",
         default="best",
@@ -78,55 +78,52 @@ def _parser() -> CommandParser:
         dest="data_dir",
         type=Path,
         metavar="FOLDER",
-        help="data folder whose test images to compare on (default: the run's, else the bundled MNIST)",
+        help="data folder with the test images for the comparison (default: the run's, else the bundled MNIST)",
     )
     parser.add_argument("--latency", action="store_true", help="time batches of 1 and 256 images against PyTorch")
     return parser
 
 
 def _export(options: argparse.Namespace) -> None:
-    from mnist_lightning.inference.export import formats, latency, verify
-    from mnist_lightning.inference.network import load_network
+    from mnist_lightning.inference.export import latency, verify
+    from mnist_lightning.inference.export.formats import FORMATS
+    from mnist_lightning.inference.network import load_image_network
     from mnist_lightning.inference.pixel_network import torch_runtime
 
-    trained = load_network(options.ckpt_path)
+    trained = load_image_network(options.ckpt_path)
     if options.data_dir and trained.schema.origin:
-        raise ConfigError(
-            "--data.data_dir is for MNIST and its family; this network was trained on folders of pictures"
-        )
+        raise ConfigError("--data.data_dir is for MNIST and its variants; this network was trained on image folders")
     data_dir = options.data_dir or trained.data_dir
     output = options.output or trained.path.with_suffix(f".{options.format}")
-    _check_writable(output.parent)
+    check_output_file(output)
     if trained.schema.origin:
-        images, origin = verify.read_pictures(trained.schema, trained.root / trained.schema.origin.path)
+        images, source = verify.read_folder_images(trained.schema, trained.root / trained.schema.origin.path)
     else:
-        images, origin = verify.read_test_images(trained.dataset, data_dir)
-    form = formats.FORMATS[options.format]
-    _show_progress(f"making {output}, which takes some ten seconds")
-    network = trained.pixel_network
-    data = form.write(network, _metadata(trained, data_dir))
-    exported, reference = form.read(data), torch_runtime(network)
-    result = verify.compare(exported, reference, images, trained.network.fc1.in_features)
+        images, source = verify.read_test_images(trained.dataset, data_dir)
+    if sys.stderr.isatty():
+        print(f"exporting to {output}, which takes about ten seconds", file=sys.stderr)
+    file_format, network = FORMATS[options.format], trained.pixel_network
+    data = file_format.write(network, _metadata(trained, data_dir))
+    exported, reference = file_format.read(data), torch_runtime(network)
+    result = verify.compare(exported, reference, images, verify.longest_sum(network))
     if not result.matches:
         raise CheckpointError(
-            f"{output} would not compute what {trained.path} does: {result.other_labels} of {result.count:,} labels "
-            f"differ, outputs by up to {result.difference:.1e} (rounding explains {result.bound:.1e}); not written"
+            f"{output} does not compute the same as {trained.path}: {result.different_labels} of {result.count:,} "
+            f"labels differ, outputs by up to {result.difference:.1e} (rounding explains {result.bound:.1e}); "
+            "not written"
         )
-    try:
-        atomic_write.replace_file(output, data)
-    except OSError as error:
-        raise StorageError(f"cannot write {output} ({len(data):,} bytes): {error.strerror or error}") from error
-    print(f"{output}: {len(data):,} bytes, from {trained.path} (epoch {trained.epoch})")
+    write_output_file(output, data)
     print(
-        f"read back by {form.runtime} and compared with the checkpoint on {result.count:,} images of {origin}:\n"
+        f"{output}: {len(data):,} bytes, from {trained.path} (epoch {trained.epoch})\n"
+        f"read back by {file_format.runtime} and compared with the checkpoint on {result.count:,} images of {source}:\n"
         f"same labels on all, outputs differ by at most {result.difference:.1e} (rounding explains {result.bound:.1e})"
     )
     if options.latency:
-        print(latency.table(latency.measure({form.runtime: exported, "PyTorch": reference}, images)))
+        print(latency.table(latency.measure({file_format.runtime: exported, "PyTorch": reference}, images)))
 
 
-def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str]:
-    """Return what the file says of itself; every value is a text, and a list or table is JSON."""
+def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> dict[str, str]:
+    """Return the metadata of the file; all values are strings, with lists and mappings as JSON."""
     from mnist_lightning.runs import verification
 
     metadata = {
@@ -142,23 +139,8 @@ def _metadata(trained: "TrainedNetwork", data_dir: Path | None) -> dict[str, str
         metadata["run"] = trained.run.name
     if trained.schema.origin:
         metadata["data_sha256"] = trained.schema.origin.sha256
-        return metadata
-    folder = data_dir / trained.dataset.folder / "raw" if data_dir else None
-    if folder and all((folder / file.name).is_file() for file in trained.dataset.files):
-        metadata["data_sha256"] = json.dumps(
-            {file.name: verification.sha256(folder / file.name) for file in trained.dataset.files}
-        )
+    elif data_dir:
+        files = {file.name: data_dir / trained.dataset.folder / "raw" / file.name for file in trained.dataset.files}
+        if all(path.is_file() for path in files.values()):
+            metadata["data_sha256"] = json.dumps({name: verification.sha256(path) for name, path in files.items()})
     return metadata
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StorageError(f"cannot write into {folder}: {error.strerror}; pass another --output") from error
-
-
-def _show_progress(line: str) -> None:
-    if sys.stderr.isatty():
-        print(line, file=sys.stderr)

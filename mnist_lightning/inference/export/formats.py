@@ -1,7 +1,4 @@
-"""The file formats that a trained network is shipped in: how each is made, and how its own runtime reads it back.
-
-All of them are made and read as bytes; where the bytes go is for others to say.
-"""
+"""The file formats of exported networks: how each is written, and how its own runtime reads it back, both as bytes."""
 
 import io
 import json
@@ -17,7 +14,7 @@ from numpy.typing import NDArray
 from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime, torch_runtime
 from mnist_lightning.models.cnn import SimpleCNN
 
-# The lowest that torch's exporter writes untranslated. onnxruntime 1.19, the first for numpy 2, reads the result.
+# The lowest that torch's exporter writes without conversion. onnxruntime 1.19, the first for numpy 2, can read it.
 ONNX_OPSET = 18
 
 
@@ -26,9 +23,9 @@ class Format:
     """A file format.
 
     Args:
-        runtime: What reads it, in words.
-        write: Returns the file's bytes for a network and metadata, which are texts.
-        read: Returns the network that the bytes hold, run by the format's own runtime.
+        runtime: Name of the runtime that reads it.
+        write: Returns the file's bytes for a network and metadata, all strings.
+        read: Returns the network in the bytes, run by the format's own runtime.
     """
 
     runtime: str
@@ -47,11 +44,11 @@ def _write_onnx(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
         output_names=["logits", "probabilities"],
         verbose=False,
     )
-    assert program is not None  # it is None where a file is named
+    assert program is not None  # it is None only if a file name is passed
     model = program.model_proto
     graph = model.graph
-    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")  # the exporter's notes, with the paths of this machine's source files
+    for element in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        element.ClearField("metadata_props")  # contains the paths of this machine's source files
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
@@ -75,7 +72,7 @@ def _read_onnx(data: bytes) -> Runtime:
 def _write_pt2(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
     program = _traced(network)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it has the paths of this machine's source files
+        node.meta.pop("stack_trace", None)  # contains the paths of this machine's source files
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(dict(metadata))})
     return buffer.getvalue()
@@ -94,13 +91,13 @@ def _write_safetensors(network: PixelNetwork, metadata: Mapping[str, str]) -> by
 def _read_safetensors(data: bytes) -> Runtime:
     from safetensors.torch import load
 
-    # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, and the header.
+    # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, then the header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     weights = load(data)
     network = SimpleCNN(
         num_classes=len(weights["fc2.bias"]),
         in_channels=weights["conv1.weight"].shape[1],
-        image_size=4 * math.isqrt(weights["fc1.weight"].shape[1] // 64),  # its two halvings forget up to 3 pixels
+        image_size=4 * math.isqrt(weights["fc1.weight"].shape[1] // 64),  # halved twice, which drops up to 3 pixels
     )
     network.load_state_dict(weights)
     mean, std, temperature = (
@@ -110,7 +107,7 @@ def _read_safetensors(data: bytes) -> Runtime:
 
 
 def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:
-    """Return the network's operations for any number of images from one on."""
+    """Return the network's operations for any number of images, at least one."""
     example = torch.zeros(2, *network.shape, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():

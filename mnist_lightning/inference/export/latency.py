@@ -1,4 +1,4 @@
-"""How long networks take to answer, from pixels to probabilities."""
+"""Measure the latency of networks, from pixels to probabilities."""
 
 import statistics
 import time
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from mnist_lightning.inference.pixel_network import Runtime
 
-ROUNDS = 5  # each network's turns
-REPEATS = {1: 100, 256: 5}  # answers timed a turn, by batch size
-# Answers before those: the first meet cold caches, and the other runtime's threads still spin.
+ROUNDS = 5  # of all networks in turn
+REPEATS = {1: 100, 256: 5}  # timed calls in a round, by batch size
+# Calls before those that are timed: the first ones meet cold caches, while the other runtime's threads still spin.
 WARM_UP = {1: 20, 256: 1}
 
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one network takes for one batch.
+    """The latency of one network for one batch size.
 
     Args:
-        runtime: What runs it.
-        batch_size: Images a batch.
-        repeats: Answers timed.
-        median_ms: Half of the answers took no longer than this, in milliseconds.
-        p95_ms: 95 % of the answers took no longer than this, in milliseconds.
+        runtime: Name of the network's runtime.
+        batch_size: Images in a batch.
+        repeats: Number of timed calls.
+        median_ms: Median of the calls' times in milliseconds.
+        p95_ms: 95th percentile of the calls' times in milliseconds.
     """
 
     runtime: str
@@ -36,7 +36,7 @@ class Latency:
 
 
 def measure(runtimes: Mapping[str, Runtime], images: NDArray[np.uint8]) -> list[Latency]:
-    """Time networks in turns, so that what else the machine does falls on each alike.
+    """Time networks in turn, so that other work on the machine affects them equally.
 
     Args:
         runtimes: The networks, by name.
@@ -48,25 +48,22 @@ def measure(runtimes: Mapping[str, Runtime], images: NDArray[np.uint8]) -> list[
         times_ms: dict[str, list[float]] = {name: [] for name in runtimes}
         for _ in range(ROUNDS):
             for name, run in runtimes.items():
-                turn = [_time_ms(run, batch) for _ in range(WARM_UP[batch_size] + repeats)]
-                times_ms[name] += turn[WARM_UP[batch_size] :]
+                for call in range(WARM_UP[batch_size] + repeats):
+                    start = time.perf_counter()
+                    run(batch)
+                    if call >= WARM_UP[batch_size]:
+                        times_ms[name].append(1e3 * (time.perf_counter() - start))
         for name, times in times_ms.items():
             p95 = statistics.quantiles(times, n=20)[-1]
             latencies.append(Latency(name, batch_size, len(times), statistics.median(times), p95))
     return latencies
 
 
-def _time_ms(run: Runtime, batch: NDArray[np.uint8]) -> float:
-    start = time.perf_counter()
-    run(batch)
-    return 1e3 * (time.perf_counter() - start)
-
-
 def table(latencies: list[Latency]) -> str:
     """Return the latencies as a table for the terminal."""
     lines = ["runtime           batch      median        95 %    an image"]
-    for one in latencies:
-        image_us = 1e3 * one.median_ms / one.batch_size
-        times = f"{one.median_ms:7.2f} ms  {one.p95_ms:7.2f} ms  {image_us:5.0f} µs"
-        lines.append(f"{one.runtime:16}  {one.batch_size:5}  {times}")
+    for each in latencies:
+        image_us = 1e3 * each.median_ms / each.batch_size
+        times = f"{each.median_ms:7.2f} ms  {each.p95_ms:7.2f} ms  {image_us:5.0f} µs"
+        lines.append(f"{each.runtime:16}  {each.batch_size:5}  {times}")
     return "\n".join(lines)

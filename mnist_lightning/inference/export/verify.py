@@ -1,4 +1,4 @@
-"""Comparing an exported network with the checkpoint it was made from, image by image."""
+"""Compare an exported network with the checkpoint on real images."""
 
 import itertools
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from mnist_lightning.console import printable
@@ -21,69 +22,75 @@ from mnist_lightning.images.reader import read_image
 from mnist_lightning.inference.pixel_network import Runtime
 
 BATCH_SIZE = 500
-MOST_PICTURES = 500  # decoded of a folder
+MAX_FOLDER_IMAGES = 500  # of a folder that are decoded
 
-# Runtimes add in different orders. The longest sum of MNIST's network has 3,136 products; in float32 reordering it
-# costs about sqrt(3136) * 2**-24 = 3.3e-6 of its size, and there are four such layers. A wrong constant costs far more.
+# Runtimes add in different orders. The longest sum of MNIST's network has 3,136 products. In float32, another order
+# changes it by about sqrt(3136) * 2**-24 = 3.3e-6 of its size, and there are four such layers. A wrong constant changes
+# far more.
 RELATIVE_BOUND, PRODUCTS = 1e-5, 3136
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two networks differ on the same images.
+    """The differences between two networks on the same images.
 
     Args:
-        count: The number of images.
-        other_labels: Images to which they give different labels.
+        count: Number of images.
+        different_labels: Images for which they predict different labels.
         difference: The largest difference between two logits, or two probabilities.
         bound: The largest difference that rounding explains.
     """
 
     count: int
-    other_labels: int
+    different_labels: int
     difference: float
     bound: float
 
     @property
     def matches(self) -> bool:
-        """Whether both compute the same."""
-        return self.other_labels == 0 and self.difference <= self.bound
+        """Whether both compute the same up to rounding."""
+        return self.different_labels == 0 and self.difference <= self.bound
 
 
 def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8], products: int = PRODUCTS) -> Comparison:
-    """Run both on the same images, in batches of several sizes.
+    """Run both networks on the same images, in batches of several sizes.
 
     Args:
-        exported: What is to be trusted.
-        reference: What it must agree with.
+        exported: The network to verify.
+        reference: The network that it must agree with.
         images: uint8 (N, H, W) or (N, H, W, 3), at least one.
-        products: How many the longest sum of the network has.
+        products: Length of the longest sum in the network.
     """
-    batch = max(1, BATCH_SIZE * PRODUCTS // max(products, PRODUCTS))
-    edges = sorted({0, 1, *range(batch, len(images), batch), len(images)})  # the first batch is one image
-    other_labels, difference, largest = 0, 0.0, 0.0
-    # `disable=None` means: unless stderr is a terminal.
+    batch_size = max(1, BATCH_SIZE * PRODUCTS // max(products, PRODUCTS))
+    edges = sorted({0, 1, *range(batch_size, len(images), batch_size), len(images)})  # the first batch is one image
+    different_labels, difference, largest = 0, 0.0, 0.0
+    # `disable=None` disables the progress bar unless stderr is a terminal.
     for start, stop in itertools.pairwise(tqdm(edges, desc="comparing", unit="batch", leave=False, disable=None)):
         logits, probabilities = exported(images[start:stop])
         expected_logits, expected_probabilities = reference(images[start:stop])
-        other_labels += int((logits.argmax(axis=1) != expected_logits.argmax(axis=1)).sum())
+        different_labels += int((logits.argmax(axis=1) != expected_logits.argmax(axis=1)).sum())
         differences = (logits - expected_logits, probabilities - expected_probabilities)
-        # A maximum that meets a NaN stays NaN, and NaN is within no bound.
+        # NumPy's maximum keeps NaN, which is within no bound.
         difference = float(np.max([difference, *(np.abs(values).max() for values in differences)]))
         largest = max(largest, float(np.abs(expected_logits).max()))
     bound = RELATIVE_BOUND * max(1.0, (products / PRODUCTS) ** 0.5) * largest
-    return Comparison(len(images), other_labels, difference, bound)
+    return Comparison(len(images), different_labels, difference, bound)
+
+
+def longest_sum(network: nn.Module) -> int:
+    """Return the number of products in the longest sum that a network computes: the most weights of one output."""
+    return max(weight[0].numel() for weight in network.parameters() if weight.ndim > 1)
 
 
 def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
-    """Return the test images of a data set, uint8 (N, 28, 28), or MNIST's own, and where they come from.
+    """Return the test images of a data set, uint8 (N, 28, 28), and where they come from.
 
     Args:
-        dataset: What the network was trained on.
-        data_dir: The folder of all data sets; where it has no test images, MNIST's bundled ones are taken.
+        dataset: The data set that the network was trained on.
+        data_dir: The folder of all data sets. The bundled MNIST is read if this folder has no test images.
 
     Raises:
-        DatasetError: If its file of test images is damaged or of other images.
+        DatasetError: If the file of test images is corrupted or its images have another size.
     """
     name = dataset.files[2].name
     path = data_dir / dataset.folder / "raw" / name if data_dir else None
@@ -98,22 +105,21 @@ def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDA
     return fetch.upright(dataset, images), str(path)
 
 
-def read_pictures(schema: ImageSchema, folder: Path) -> tuple[NDArray[np.uint8], str]:
-    """Return pictures in the form that a network takes, and where they come from.
+def read_folder_images(schema: ImageSchema, folder: Path) -> tuple[NDArray[np.uint8], str]:
+    """Return images of the folder that a network was trained on, in the form it takes, and where they come from.
 
     Args:
-        schema: What the network takes.
-        folder: The folder that it was trained on; where it is gone, noise is as good to compare on, if less to the
-            point.
+        schema: The form of the images.
+        folder: The folder; random pixels are returned if it no longer exists.
 
     Raises:
         DatasetError: If the folder cannot be read.
-        ImageError: If a picture cannot.
+        ImageError: If an image cannot be read.
     """
-    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
-        noise = np.random.default_rng(0).integers(0, 256, (MOST_PICTURES // 5, *schema.shape), np.uint8)
-        return noise, f"noise, for {printable(str(folder))} is gone"
+    if not os.path.isdir(folder):  # Path.is_dir raises an error if a name is too long
+        noise = np.random.default_rng(0).integers(0, 256, (MAX_FOLDER_IMAGES // 5, *schema.shape), np.uint8)
+        return noise, f"random pixels, because {printable(str(folder))} no longer exists"
     files = read_class_folders(folder).files
-    chosen = files[:: -(-len(files) // MOST_PICTURES)]
+    chosen = files[:: -(-len(files) // MAX_FOLDER_IMAGES)]
     images = [letterbox(read_image(folder / file), schema.height, schema.channels) for file in chosen]
     return np.stack(images), printable(str(folder))

@@ -1,10 +1,9 @@
-"""`predict`: label a person's pictures, on the screen and into a file.
+"""The command `predict`: label images or the rows of a table, on the screen and in a file.
 
-Nothing heavy is imported before it is needed: `--help` answers at once.
+Heavy modules are imported when they are needed, so that `--help` is fast.
 """
 
 import argparse
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -12,41 +11,56 @@ from typing import TYPE_CHECKING
 
 from mnist_lightning.atomic_write import check_writable
 from mnist_lightning.console import CommandParser, printable
-from mnist_lightning.errors import ConfigError, ImageError, StorageError
-from mnist_lightning.inference.predict.output import Screen, write_labels
+from mnist_lightning.errors import ConfigError, ImageError
+from mnist_lightning.inference.output_file import check_output_file
+from mnist_lightning.inference.predict.output import ImageTable, Labelled, percent, write_predictions
 
 if TYPE_CHECKING:
     from mnist_lightning.inference.digits.preprocess import NetworkInput
-    from mnist_lightning.inference.prediction import Prediction
     from mnist_lightning.inference.predictor import Predictor
 
-PICTURES_AT_ONCE = 16  # between two looks of the user at the screen
-PROGRESS_AFTER_S = 2.0
+IMAGES_AT_ONCE = 16  # through the network; small, so that results appear soon
+PROGRESS_DELAY_S = 2.0
+SHOWN_ROWS = 20
 SOME_FAILED, NOTHING_LABELLED = 1, 4  # exit codes
 DESCRIPTION = """\
-Find the digit in each picture, prepare it as MNIST's makers did, and label it. Whether its ink is darker or lighter
-than the paper is found out and shown. The exit code is 1 where some pictures could not be labelled, 4 where none.
-A network that was trained on folders of pictures labels the whole picture, and one that was trained on a table the rows
-of a .csv file, all or none."""
+Find the digit in each image, normalise it as MNIST's makers did, and label it. Dark and light digits are distinguished
+automatically. The exit code is 1 if some images could not be labelled, and 4 if none could.
+A network that was trained on folders of images labels the whole image. A network that was trained on a table labels the
+rows of a .csv file, either all or none."""
 
 
 def main(args: list[str]) -> int:
-    """Run the command; return its exit code: 0 all labelled, 1 some pictures failed, 4 none was labelled.
+    """Run the command; return its exit code: 0 if all were labelled, 1 if some images failed, 4 if all did.
 
     Args:
         args: The command line after `predict`.
 
     Raises:
-        CheckpointError: If there is no trained network, it is damaged, or it takes something else.
-        ConfigError: If options do not go together.
+        CheckpointError: If there is no trained network, or it is corrupted or takes something else.
+        ConfigError: If the options cannot be combined, or pandas is needed and not installed.
         DatasetError: If a table cannot be read, or does not fit the network.
         StorageError: If a result cannot be written.
     """
     options = _parser().parse_args(args)
-    _check_places(options.output, options.save_inputs)
-    if any(name.lower().endswith(".csv") for name in options.pictures):
-        return _run_table(options)
-    return _run(options)
+    if options.output:
+        check_output_file(options.output)
+    if options.save_inputs:
+        check_writable(options.save_inputs)
+    is_table = any(name.lower().endswith(".csv") for name in options.images)
+    labelled, failed = _label_table(options) if is_table else _label_images(options)
+    unsure = sum(prediction.unsure for _, prediction, _ in labelled)
+    print(f"{len(labelled):,}{' rows' * is_table} labelled, {unsure:,} of them unsure; {failed} failed")
+    if not labelled:
+        if options.output and options.output.exists():
+            print(f"{printable(str(options.output))} is unchanged")
+        return NOTHING_LABELLED
+    if options.output:
+        write_predictions(options.output, labelled)
+        print(f"labels: {printable(str(options.output))}")
+    if options.save_inputs:
+        print(f"what the network saw: {printable(str(options.save_inputs))}")
+    return SOME_FAILED if failed else 0
 
 
 def _parser() -> CommandParser:
@@ -60,11 +74,11 @@ def _parser() -> CommandParser:
         "predict rows.csv --output labels.csv",
     )
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="+",
         metavar="IMAGE_OR_FOLDER",
-        help="a PNG, JPEG, BMP, WebP, TIFF or GIF picture, or a folder: all pictures in it and in the "
-        "folders in it, except hidden ones; for a network that was trained on a table, a .csv file",
+        help="a PNG, JPEG, BMP, WebP, TIFF or GIF image, or a folder: all images in it and its subfolders, except "
+        "hidden ones; with a network that was trained on a table, a .csv file",
     )
     parser.add_argument(
         "--ckpt_path",
@@ -76,21 +90,21 @@ def _parser() -> CommandParser:
         "--ink",
         choices=("auto", "dark", "light"),
         default="auto",
-        help="whether the ink is darker or lighter than the paper (default: auto, which finds out for each picture)",
+        help="whether digits are darker or lighter than the background (default: auto, which decides for each image)",
     )
     parser.add_argument(
         "--unsure_below",
         type=_probability,
         metavar="PROBABILITY",
-        help="mark answers of a lower probability as unsure, in [0, 1] (default: what was fitted on the validation "
-        "images of the checkpoint's training)",
+        help="mark predictions of a lower probability as unsure, in [0, 1] (default: the threshold in the checkpoint, "
+        "fitted to the validation data)",
     )
-    parser.add_argument("--output", type=_table, metavar="FILE", help="also write the labels to a .csv or .json file")
+    parser.add_argument("--output", type=_csv_or_json, metavar="FILE", help="write the labels to a .csv or .json file")
     parser.add_argument(
         "--save_inputs",
         type=Path,
         metavar="FOLDER",
-        help="also write each picture there beside the pixels that the network saw of it, as a PNG",
+        help="save each image there, beside the pixels that the network saw of it, as a PNG",
     )
     return parser
 
@@ -102,102 +116,92 @@ def _probability(text: str) -> float:
     raise argparse.ArgumentTypeError(f"must be a number in [0, 1], got {text!r}")
 
 
-def _table(text: str) -> Path:
+def _csv_or_json(text: str) -> Path:
     if Path(text).suffix.lower() not in (".csv", ".json"):
         raise argparse.ArgumentTypeError(f"must end in .csv or .json, got {text!r}")
     return Path(text)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _label_table(options: argparse.Namespace) -> tuple[list[Labelled], int]:
+    if len(options.images) > 1:
+        raise ConfigError("predict takes one .csv file at a time, and no images with it")
+    if options.ink != "auto" or options.save_inputs:
+        raise ConfigError("--ink and --save_inputs are for images, not for a .csv file")
+    from mnist_lightning.inference.network import load_table_network
+    from mnist_lightning.inference.predict.table import label_rows
+
+    trained = load_table_network(options.ckpt_path)
+    unsure_below = trained.calibration.unsure_below if options.unsure_below is None else options.unsure_below
+    _print_network(trained.path, trained.epoch, unsure_below)
+    labelled = label_rows(trained, Path(options.images[0]), unsure_below)
+    for _, prediction, row in labelled[:SHOWN_ROWS]:
+        unsure = "  unsure" if prediction.unsure else ""
+        print(f"row {row}: {printable(prediction.label)} {percent(prediction.probability)}{unsure}")
+    if len(labelled) > SHOWN_ROWS:
+        print("…" if options.output else "… (--output labels.csv writes them all)")
+    return labelled, 0
+
+
+def _label_images(options: argparse.Namespace) -> tuple[list[Labelled], int]:
+    """Label images a few at a time, and print each result at once; return them and the number of failures."""
     from mnist_lightning.images.reader import find_image_files
 
-    paths, faults = find_image_files(options.pictures)
-    for fault in faults:
-        _tell(fault)
-    labelled = _label(paths, options) if paths else []
-    failed = len(faults) + len(paths) - len(labelled)
-    unsure = sum(prediction.unsure for _, prediction in labelled)
-    print(f"{len(labelled)} labelled, {unsure} of them unsure; {failed} failed")
-    if not labelled:
-        if options.output and options.output.exists():
-            print(f"{printable(str(options.output))} is left as it was")
-        return NOTHING_LABELLED
-    if options.output:
-        write_labels(options.output, labelled)
-        print(f"labels: {printable(str(options.output))}")
-    if options.save_inputs:
-        print(f"what the network saw: {printable(str(options.save_inputs))}")
-    return SOME_FAILED if failed else 0
-
-
-def _run_table(options: argparse.Namespace) -> int:
-    if len(options.pictures) > 1:
-        raise ConfigError("predict takes one .csv file at a time, and no pictures beside it")
-    if options.ink != "auto" or options.save_inputs:
-        raise ConfigError("--ink and --save_inputs are for pictures, not for a .csv file")
-    from mnist_lightning.inference.predict.table import predict_table
-
-    return predict_table(Path(options.pictures[0]), options.ckpt_path, options.unsure_below, options.output)
-
-
-def _check_places(output: Path | None, save_inputs: Path | None) -> None:
-    """Fail before the work where its results could not be written."""
-    if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
-        raise StorageError(f"cannot write {printable(str(output))}: not in a folder that can be written")
-    if save_inputs:
-        check_writable(save_inputs)
-
-
-def _label(paths: list[Path], options: argparse.Namespace) -> "list[tuple[Path, Prediction]]":
-    """Label pictures a few at a time, and show each as soon as it is labelled."""
+    paths, errors = find_image_files(options.images)
+    for error in errors:
+        _print_error(error)
+    if not paths:
+        return [], len(errors)
     from tqdm import tqdm
 
     from mnist_lightning.inference.predictor import Predictor
 
     predictor = Predictor.from_run(options.ckpt_path, unsure_below=options.unsure_below)
-    print(
-        f"network: {printable(str(predictor.trained.path))}, epoch {predictor.trained.epoch}; "
-        f"unsure below {predictor.unsure_below:.2f}"
-    )
-    if note := predictor.trained.note:
-        print(note)
-    if options.ink != "auto" and predictor.trained.schema.origin:
-        raise ConfigError("--ink is for pictures of digits; this network was trained on folders of whole pictures")
-    screen = Screen(paths, predictor.trained.schema.class_names)
-    print(screen.header)
-    labelled: list[tuple[Path, Prediction]] = []
+    trained = predictor.trained
+    _print_network(trained.path, trained.epoch, predictor.unsure_below)
+    if trained.preprocessing_warning:
+        print(trained.preprocessing_warning)
+    if options.ink != "auto" and trained.schema.origin:
+        raise ConfigError("--ink is for images of digits; this network was trained on folders of whole images")
+    table = ImageTable(paths, trained.schema.class_names)
+    print(table.header)
+    labelled: list[Labelled] = []
     sheet_names: set[str] = set()
-    # `disable=None` means: unless stderr is a terminal.
-    with tqdm(total=len(paths), unit="picture", delay=PROGRESS_AFTER_S, leave=False, disable=None) as progress:
-        for start in range(0, len(paths), PICTURES_AT_ONCE):
-            prepared: list[tuple[Path, NetworkInput]] = []
-            for path in paths[start : start + PICTURES_AT_ONCE]:
-                if seen := _prepare(predictor, path, options, sheet_names):
-                    prepared.append((path, seen))
+    # `disable=None` disables the progress bar unless stderr is a terminal.
+    with tqdm(total=len(paths), unit="image", delay=PROGRESS_DELAY_S, leave=False, disable=None) as progress:
+        for start in range(0, len(paths), IMAGES_AT_ONCE):
+            inputs: list[tuple[Path, NetworkInput]] = []
+            for path in paths[start : start + IMAGES_AT_ONCE]:
+                if network_input := _preprocess(predictor, path, options, sheet_names):
+                    inputs.append((path, network_input))
                 progress.update()
-            predictions = predictor.predict_preprocessed([seen for _, seen in prepared])
-            for (path, _), prediction in zip(prepared, predictions, strict=True):
-                progress.write(screen.line(path, prediction))
-                labelled.append((path, prediction))
-    return labelled
+            predictions = predictor.predict_preprocessed([network_input for _, network_input in inputs])
+            for (path, _), prediction in zip(inputs, predictions, strict=True):
+                progress.write(table.line(path, prediction))
+                labelled.append(Labelled(path, prediction))
+    return labelled, len(errors) + len(paths) - len(labelled)
 
 
-def _prepare(
+def _preprocess(
     predictor: "Predictor", path: Path, options: argparse.Namespace, sheet_names: set[str]
 ) -> "NetworkInput | None":
-    from mnist_lightning.inference.predict.contact_sheet import save_contact_sheet
+    """Return what the network sees of an image, or None after printing why it cannot be read."""
+    from mnist_lightning.inference.predict.contact_sheet import draw_contact_sheet, save_contact_sheet
 
     try:
-        picture, seen = predictor.preprocess(path, options.ink)
+        image, network_input = predictor.preprocess(path, options.ink)
     except ImageError as error:
-        _tell(error)
+        _print_error(error)
         return None
     if options.save_inputs:
-        save_contact_sheet(options.save_inputs, path.name, sheet_names, picture, seen)
-    return seen
+        save_contact_sheet(options.save_inputs, path.name, sheet_names, draw_contact_sheet(image, network_input))
+    return network_input
 
 
-def _tell(error: ImageError) -> None:
+def _print_network(path: Path, epoch: int, unsure_below: float) -> None:
+    print(f"network: {printable(str(path))}, epoch {epoch}; unsure below {unsure_below:.2f}")
+
+
+def _print_error(error: ImageError) -> None:
     from tqdm import tqdm
 
     tqdm.write(f"error: {error}", file=sys.stderr)

@@ -1,29 +1,33 @@
-"""The labels of a person's pictures as text: lines for the screen, a CSV or JSON file. No torch."""
+"""Predictions as text: lines for the terminal, and a CSV or JSON file. No torch."""
 
 import csv
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from mnist_lightning.atomic_write import replace_file
 from mnist_lightning.console import printable
-from mnist_lightning.errors import StorageError
-from mnist_lightning.inference.prediction import Prediction
+from mnist_lightning.inference.output_file import write_output_file
+from mnist_lightning.inference.prediction import MAX_CLASSES, Prediction
 
-Labelled = Sequence[tuple[Path, Prediction]]
-Row = dict[str, str | int | float | bool | None]  # values by column
-
-GUESSES = 3
-COLUMNS = ("file", "label", "probability", "second", "second_probability", "third", "third_probability", "unsure")
+COLUMNS = ("label", "probability", "second", "second_probability", "third", "third_probability", "unsure")
 
 
-class Screen:
-    """Lines of a table, as wide as its pictures' names and its classes' names need.
+class Labelled(NamedTuple):
+    """A prediction and what it was made for: an image file, or a row of a CSV file, whose header is row 1."""
+
+    file: Path
+    prediction: Prediction
+    row: int | None = None
+
+
+class ImageTable:
+    """Format predictions for images as lines of a table, wide enough for all file and class names.
 
     Args:
-        paths: The pictures that there will be lines for.
-        class_names: The labels that there may be.
+        paths: The images.
+        class_names: The possible labels.
     """
 
     def __init__(self, paths: Sequence[Path], class_names: Sequence[str]) -> None:
@@ -32,22 +36,22 @@ class Screen:
 
     @property
     def header(self) -> str:
-        """The line of the columns' names."""
-        guess = f"{'':{self.label_width}}          "
-        return f"{'file':{self.file_width}}  {'label':{self.label_width}}           {'then':{len(guess)}}{guess}  ink"
+        """The line of column names."""
+        width = self.label_width + len(" 100.00%  ")  # of a probability and the gap behind it
+        return f"{'file':{self.file_width}}  {'label':{width}} {'then':{2 * width}}  ink"
 
     def line(self, path: Path, prediction: Prediction) -> str:
-        """Return the line of a picture: its three most probable classes, its ink, and whether the label is unsure."""
-        guesses = (
-            f"{printable(guess.label):{self.label_width}} {percent(guess.probability):>8}" for guess in prediction.top3
+        """Return the line of an image: its most probable classes, its ink, and whether the prediction is unsure."""
+        classes = (
+            f"{printable(label):{self.label_width}} {percent(probability):>8}" for label, probability in prediction.top3
         )
         ink = (prediction.input.ink if prediction.input else None) or ""
         unsure = "unsure" if prediction.unsure else ""
-        return f"{printable(str(path)):{self.file_width}}  {'  '.join(guesses)}  {ink:5}  {unsure}".rstrip()
+        return f"{printable(str(path)):{self.file_width}}  {'  '.join(classes)}  {ink:5}  {unsure}".rstrip()
 
 
 def percent(probability: float) -> str:
-    """Return a probability as the screen shows it; rounded, what is not quite certain would seem certain.
+    """Return a probability in percent; rounding never turns it into certainty.
 
     >>> percent(0.5), percent(0.99999)
     ('50.00%', '99.99%')
@@ -55,42 +59,30 @@ def percent(probability: float) -> str:
     return f"{min(probability, 0.9999):.2%}"
 
 
-def write_labels(path: Path, labelled: Labelled) -> None:
-    """Write a table, whole or not at all, as CSV or JSON by the suffix of its name.
+def write_predictions(path: Path, labelled: Sequence[Labelled]) -> None:
+    """Write predictions, at least one, as CSV or JSON depending on the file's suffix.
 
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If the file cannot be written.
     """
-    write_rows(path, [row(picture, prediction) for picture, prediction in labelled])
+    rows = [_row(each) for each in labelled]
+    text = json.dumps(rows, indent=1) + "\n" if path.suffix.lower() == ".json" else _csv(rows)
+    write_output_file(path, text.encode("utf-8", "surrogateescape"))  # file names that are not UTF-8 keep their bytes
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows of the same columns, at least one, as `write_labels` does.
-
-    Raises:
-        StorageError: If it cannot be written.
-    """
-    text = json.dumps(rows, indent=1) + "\n" if path.suffix.lower() == ".json" else csv_text(rows)
-    # What a file name holds that is no text comes out as the bytes it was.
-    data = text.encode("utf-8", "surrogateescape")
-    try:
-        replace_file(path, data)
-    except OSError as error:
-        raise StorageError(f"cannot write {printable(str(path))}: {error.strerror or error}") from error
+def _row(labelled: Labelled) -> dict[str, str | int | float | bool | None]:
+    file, prediction, row = labelled
+    missing = MAX_CLASSES - len(prediction.top3)  # with two classes, there is no third
+    classes = [value for each in (*prediction.top3, *[(None, None)] * missing) for value in each]
+    place: dict[str, str | int | float | bool | None] = {"file": str(file)} | ({} if row is None else {"row": row})
+    return place | dict(zip(COLUMNS, (*classes, prediction.unsure), strict=True))
 
 
-def row(path: Path, prediction: Prediction) -> Row:
-    """Return the values of `COLUMNS` for one picture."""
-    guesses: list[str | float | None] = [value for guess in prediction.top3 for value in guess]
-    guesses += [None] * (2 * GUESSES - len(guesses))  # of two classes, no third
-    return dict(zip(COLUMNS, (str(path), *guesses, prediction.unsure), strict=True))
-
-
-def csv_text(rows: Sequence[Row]) -> str:
-    """Return rows, at least one, as CSV with a header; truth is written `true` and `false`, as JSON has it."""
+def _csv(rows: Sequence[dict[str, str | int | float | bool | None]]) -> str:
+    """Return rows as CSV with a header; booleans are written `true` and `false`, as in JSON."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(rows[0])
-    for values in rows:
-        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in values.values()])
+    for row in rows:
+        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row.values()])
     return file.getvalue()

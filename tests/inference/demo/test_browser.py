@@ -1,4 +1,4 @@
-"""The demo as a person meets it: drawn on in Chromium, with mouse, finger and keyboard."""
+"""The demo as a user meets it: in Chromium, with mouse, finger and keyboard."""
 
 import json
 import shutil
@@ -22,7 +22,6 @@ from mnist_lightning import SimpleCNN
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.data.mnist import fetch, idx, registry
-from mnist_lightning.evaluation.calibration import UNCALIBRATED
 from mnist_lightning.inference.demo.command import make_server
 from mnist_lightning.inference.demo.server import PageServer
 from mnist_lightning.inference.network import TrainedNetwork
@@ -44,7 +43,7 @@ SEVEN: Stroke = [(70, 60), (140, 60), (205, 60), (180, 110), (150, 170), (130, 2
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
-    """The demo, with a network that 3,000 of MNIST's training images have taught within seconds."""
+    """The demo, with a network trained on 3,000 MNIST images within seconds."""
     raw = fetch.fetch(registry.MNIST, tmp_path_factory.mktemp("data"), source="bundled")
     split = idx.read_split(raw / "train-images-idx3-ubyte", raw / "train-labels-idx1-ubyte")
     images, labels = (torch.from_numpy(np.array(array[:3000])) for array in split)
@@ -57,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
             inputs = normalise(as_images(images[batch]), MNIST_SCHEMA.mean, MNIST_SCHEMA.std)
             torch.autograd.backward(F.cross_entropy(network(inputs), labels[batch]))
             optimizer.step()
-    trained = TrainedNetwork(network.eval(), MNIST_SCHEMA, Path("digits.ckpt"), None, 1, None, UNCALIBRATED)
+    trained = TrainedNetwork(network.eval(), MNIST_SCHEMA, Path("digits.ckpt"), epoch=1)
     with make_server(trained, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield server
@@ -108,7 +107,7 @@ def draw(page: webdriver.Chrome, stroke: Stroke, kind: str = "mouse") -> None:
 
 
 def label(page: webdriver.Chrome) -> str:
-    return page.find_element(By.ID, "answer").text
+    return page.find_element(By.ID, "label").text
 
 
 def wait_for_label(page: webdriver.Chrome, expected: str) -> None:
@@ -121,7 +120,7 @@ def wait_until_ready(page: webdriver.Chrome) -> None:
     WebDriverWait(page, 30, poll_frequency=0.05).until(lambda page: len(page.find_elements(By.CLASS_NAME, "bar")) == 10)
 
 
-def seen_pixels(page: webdriver.Chrome) -> list[int]:
+def network_input(page: webdriver.Chrome) -> list[int]:
     """What the lower canvas shows: the red channel of its 28×28 pixels."""
     script = "const c = document.getElementById('seen'); return [...c.getContext('2d').getImageData(0,0,28,28).data]"
     pixels: list[int] = page.execute_script(script)
@@ -146,11 +145,11 @@ def test_a_digit_drawn_with_the_mouse_is_recognised(page: webdriver.Chrome, stro
     values = [element.text for element in page.find_elements(By.CSS_SELECTOR, ".value")]
     assert sum(float(value.removesuffix(" %")) for value in values) == pytest.approx(100, abs=10 * 0.05)
     assert page.find_element(By.CSS_SELECTOR, ".top .label").text == digit
-    assert max(seen_pixels(page)) > 200
+    assert max(network_input(page)) > 200
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.1])
-def test_an_answer_below_the_threshold_is_marked(
+def test_an_unsure_prediction_is_marked(
     page: webdriver.Chrome, server: PageServer, monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
     about, kind = server.pages["/network"]
@@ -165,7 +164,7 @@ def test_an_answer_below_the_threshold_is_marked(
     assert mark.is_displayed() == (threshold > 1)
 
 
-def test_the_page_answers_while_the_pen_is_still_down(page: webdriver.Chrome) -> None:
+def test_predictions_appear_while_the_pen_is_still_down(page: webdriver.Chrome) -> None:
     paper = page.find_element(By.ID, "drawing")
     ActionChains(page).move_to_element(paper).click_and_hold().move_by_offset(0, 60).perform()
     WebDriverWait(page, 30).until(lambda page: label(page) != "…")
@@ -181,13 +180,13 @@ def test_clearing_leaves_an_empty_page(page: webdriver.Chrome, with_key: bool) -
     else:
         page.find_element(By.ID, "clear").click()
     wait_for_label(page, "…")
-    assert not any(seen_pixels(page))
+    assert not any(network_input(page))
     assert not any(bars(page))
     draw(page, THREE)
     wait_for_label(page, "3")
 
 
-def test_a_finger_draws_on_a_phone_that_shows_paper_and_answer_at_once(
+def test_a_finger_draws_on_a_phone_that_shows_drawing_and_prediction_without_scrolling(
     page: webdriver.Chrome, server: PageServer
 ) -> None:
     phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
@@ -218,12 +217,12 @@ def test_a_digit_can_be_drawn_with_the_keyboard_alone(page: webdriver.Chrome) ->
     wait_for_label(page, "…")
 
 
-def test_a_server_that_is_gone_is_said_and_found_again(page: webdriver.Chrome) -> None:
+def test_the_page_reports_a_lost_server_and_recovers(page: webdriver.Chrome) -> None:
     draw(page, SEVEN)
     wait_for_label(page, "7")
     page.set_network_conditions(offline=True, latency=0, throughput=0)
     draw(page, [(60, 250), (61, 250)])
-    wait_for_label(page, "no answer")
+    wait_for_label(page, "no reply")
     assert not any(bars(page))
     page.set_network_conditions(offline=False, latency=0, throughput=-1)
     page.find_element(By.ID, "clear").click()
@@ -231,7 +230,7 @@ def test_a_server_that_is_gone_is_said_and_found_again(page: webdriver.Chrome) -
     wait_for_label(page, "7")
 
 
-def test_nothing_comes_from_elsewhere_and_the_browser_finds_no_fault(
+def test_nothing_is_loaded_from_elsewhere_and_the_browser_logs_no_error(
     page: webdriver.Chrome, server: PageServer
 ) -> None:
     for kind in ("performance", "browser"):

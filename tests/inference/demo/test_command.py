@@ -11,11 +11,10 @@ import pytest
 
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.errors import ConfigError, ImageError
-from mnist_lightning.evaluation.calibration import UNCALIBRATED
 from mnist_lightning.inference.demo.command import make_server
 from mnist_lightning.inference.demo.server import PageServer
 from mnist_lightning.inference.digits.preprocess import preprocess_drawing
-from mnist_lightning.inference.network import TrainedNetwork, load_network
+from mnist_lightning.inference.network import TrainedNetwork, load_image_network
 from mnist_lightning.models.cnn import SimpleCNN
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
@@ -28,45 +27,45 @@ def centre_of_mass(image: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> tu
 
 @pytest.mark.parametrize(("height", "width"), [(280, 280), (200, 40), (40, 200), (1, 1), (280, 22), (22, 280)])
 def test_a_drawing_is_fitted_into_20_pixels_and_centred_by_its_mass(height: int, width: int) -> None:
-    ink = np.zeros((280, 280), np.uint8)
-    ink[280 - height :, :width] = 255
-    image = preprocess_drawing(ink)
+    drawing = np.zeros((280, 280), np.uint8)
+    drawing[280 - height :, :width] = 255
+    image = preprocess_drawing(drawing)
     assert image.shape == (28, 28)
     assert image.max() == 255
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
     assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
-    # Moved by whole pixels towards MNIST's centre, 14; grey levels are whole numbers too.
+    # Moved by whole pixels towards MNIST's centre, 14; grey levels are whole numbers as well.
     assert np.abs(np.array(centre_of_mass(image)) - 14).max() <= 0.51
 
 
-def test_the_centre_of_mass_and_not_of_the_box_is_centred() -> None:
-    ink = np.zeros((280, 280), np.uint8)
-    ink[40:240, 100:120] = 255  # an L: more ink at the bottom left
-    ink[200:240, 100:240] = 255
-    assert np.abs(np.array(centre_of_mass(preprocess_drawing(ink))) - 14).max() <= 0.51
+def test_the_centre_of_mass_rather_than_of_the_box_is_centred() -> None:
+    drawing = np.zeros((280, 280), np.uint8)
+    drawing[40:240, 100:120] = 255  # an L: more ink at the bottom left
+    drawing[200:240, 100:240] = 255
+    assert np.abs(np.array(centre_of_mass(preprocess_drawing(drawing))) - 14).max() <= 0.51
 
 
 def test_an_empty_drawing_has_no_label(trained_run: TrainedRun) -> None:
     with pytest.raises(ImageError, match="no digit found"):
         preprocess_drawing(np.zeros((280, 280), np.uint8))
-    with make_server(load_network("best", trained_run.root), "127.0.0.1", 0) as server:
-        assert json.loads(server.answer(bytes(280 * 280))) == {"label": None}
+    with make_server(load_image_network("best", trained_run.root), "127.0.0.1", 0) as server:
+        assert json.loads(server.predict(bytes(280 * 280))) == {"label": None}
 
 
-def test_the_answer_is_the_networks_and_shows_what_it_saw() -> None:
-    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SCHEMA, Path("x.ckpt"), None, 3, None, UNCALIBRATED)
-    ink = np.zeros((280, 280), np.uint8)
-    ink[50:230, 130:150] = 255
+def test_the_reply_contains_the_prediction_and_the_input_of_the_network() -> None:
+    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SCHEMA, Path("x.ckpt"), epoch=3)
+    drawing = np.zeros((280, 280), np.uint8)
+    drawing[50:230, 130:150] = 255
     with make_server(trained, "127.0.0.1", 0) as server:
-        answer = json.loads(server.answer(ink.tobytes()))
+        reply = json.loads(server.predict(drawing.tobytes()))
         about = json.loads(server.pages["/network"][0])
-    assert answer["pixels"] == preprocess_drawing(ink).ravel().tolist()
-    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-6)
-    assert answer["label"] == str(np.argmax(answer["probabilities"]))
+    assert reply["pixels"] == preprocess_drawing(drawing).ravel().tolist()
+    assert sum(reply["probabilities"]) == pytest.approx(1, abs=1e-6)
+    assert reply["label"] == str(np.argmax(reply["probabilities"]))
     assert about == {"class_names": list("0123456789"), "checkpoint": "x.ckpt, epoch 3", "unsure_below": 0.9}
 
 
-def test_a_port_in_use_is_named(command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_reported(command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained_run.root)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         outcome = command("demo", "--port", str(taken.getsockname()[1]))
@@ -75,8 +74,8 @@ def test_a_port_in_use_is_named(command: Command, trained_run: TrainedRun, monke
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "300.1.1.1", "192.0.2.1"])
-def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
-    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SCHEMA, Path("x.ckpt"), None, 3, None, UNCALIBRATED)
+def test_an_address_of_another_machine_is_reported(host: str) -> None:
+    trained = TrainedNetwork(SimpleCNN().eval(), MNIST_SCHEMA, Path("x.ckpt"), epoch=3)
     with pytest.raises(ConfigError, match=f"cannot listen on {host}:0: "):
         make_server(trained, host, 0)
 
@@ -90,7 +89,7 @@ def test_an_address_that_is_not_this_machines_is_named(host: str) -> None:
         ([], 6, "there is no run"),
     ],
 )
-def test_wrong_use_costs_a_line(command: Command, args: list[str], code: int, message: str) -> None:
+def test_a_usage_error_is_one_line(command: Command, args: list[str], code: int, message: str) -> None:
     outcome = command("demo", *args)
     assert outcome.code == code
     assert message in outcome.err
@@ -103,7 +102,7 @@ def test_help_ends_with_an_example(command: Command) -> None:
     assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning demo --")
 
 
-def test_a_page_for_others_names_an_address_that_they_can_open(
+def test_listening_on_all_addresses_prints_one_that_others_can_open(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trained_run.root)
@@ -111,23 +110,23 @@ def test_a_page_for_others_names_an_address_that_they_can_open(
     outcome = command("demo", "--host", "0.0.0.0", "--port", "0")
     port = re.search(r"draw at http://localhost:(\d+)/", outcome.out)
     assert port, outcome.out
-    assert re.search(r"whoever reaches 0\.0\.0\.0 can use the page", outcome.out)
-    for address in re.findall(r"from elsewhere at http://(.*):", outcome.out):  # where there is a network
-        with socket.create_server((address, 0)):  # only an address of this machine can be listened on
+    assert re.search(r"everyone who can reach 0\.0\.0\.0 can use the page", outcome.out)
+    for address in re.findall(r"from other machines at http://(.*):", outcome.out):  # if there is a network
+        with socket.create_server((address, 0)):  # fails unless it is an address of this machine
             pass
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_the_command_serves_until_it_is_told_to_end(trained_run: TrainedRun, number: signal.Signals, code: int) -> None:
+def test_the_command_serves_until_a_signal_ends_it(trained_run: TrainedRun, number: signal.Signals, code: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "mnist_lightning", "demo", "--port", "0"],
         cwd=trained_run.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             assert process.stdout
-            said = process.stdout.readline()
-            match = re.fullmatch(r"draw at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", said)
-            assert match, said
+            line = process.stdout.readline()
+            match = re.fullmatch(r"draw at http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)\n", line)
+            assert match, line
             with socket.create_connection(("127.0.0.1", int(match[1])), timeout=30) as connection:
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")

@@ -53,7 +53,7 @@ def images(trained_run: TrainedRun) -> NDArray[np.uint8]:
 
 
 def expected_logits(run: TrainedRun, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What Lightning's own loading of the checkpoint answers, with the lab's normalisation."""
+    """The logits of the network as Lightning loads it, with the lab's normalisation."""
     classifier = Classifier.load_from_checkpoint(run.best, weights_only=True).eval()
     with torch.inference_mode():
         logits: NDArray[np.float32] = classifier(
@@ -68,7 +68,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return quotient
 
 
-def test_onnxruntime_gives_lightnings_answers_for_any_number_of_pixel_images(
+def test_onnxruntime_computes_the_same_as_lightning_for_any_batch_size(
     trained_run: TrainedRun, exported: Path, images: NDArray[np.uint8]
 ) -> None:
     session = onnxruntime.InferenceSession(exported / "digits.onnx")
@@ -84,7 +84,9 @@ def test_onnxruntime_gives_lightnings_answers_for_any_number_of_pixel_images(
         np.testing.assert_allclose(probabilities, likely[:count], rtol=0, atol=1e-4)
 
 
-def test_torch_alone_runs_the_pt2_file(trained_run: TrainedRun, exported: Path, images: NDArray[np.uint8]) -> None:
+def test_torch_alone_runs_the_pt2_file(
+    trained_run: TrainedRun, exported: Path, images: NDArray[np.uint8]
+) -> None:
     module = torch.export.load(exported / "digits.pt2").module()
     expected = expected_logits(trained_run, images)
     likely = softmax(expected / CALIBRATION.temperature)
@@ -94,7 +96,7 @@ def test_torch_alone_runs_the_pt2_file(trained_run: TrainedRun, exported: Path, 
         np.testing.assert_allclose(probabilities.detach(), likely[:count], rtol=0, atol=1e-4)
 
 
-def test_safetensors_holds_the_checkpoints_weights_by_the_labs_names(trained_run: TrainedRun, exported: Path) -> None:
+def test_safetensors_contains_the_weights_under_the_labs_names(trained_run: TrainedRun, exported: Path) -> None:
     weights = load_file(exported / "digits.safetensors")
     SimpleCNN().load_state_dict(weights)
     saved = torch.load(trained_run.best, weights_only=True)["state_dict"]
@@ -113,7 +115,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_says_which_run_data_and_classes_it_is_of(trained_run: TrainedRun, exported: Path, suffix: str) -> None:
+def test_metadata_name_the_run_the_data_and_the_classes(trained_run: TrainedRun, exported: Path, suffix: str) -> None:
     metadata = metadata_of(exported / f"digits.{suffix}")
     raw = trained_run.data_dir / "MNIST" / "raw"
     assert json.loads(metadata.pop("data_sha256")) == {
@@ -132,7 +134,7 @@ def test_a_file_says_which_run_data_and_classes_it_is_of(trained_run: TrainedRun
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_tells_nothing_of_the_machine_that_made_it(exported: Path, suffix: str) -> None:
+def test_a_file_contains_no_paths_of_this_machine(exported: Path, suffix: str) -> None:
     data = (exported / f"digits.{suffix}").read_bytes()
     if suffix == "pt2":
         assert all(info.compress_type == zipfile.ZIP_STORED for info in zipfile.ZipFile(io.BytesIO(data)).infolist())
@@ -154,12 +156,12 @@ def test_the_guides_onnx_example_runs_without_this_package_and_torch(exported: P
 
 
 def run_export(command: Command, run: TrainedRun, monkeypatch: pytest.MonkeyPatch, *args: str) -> Outcome:
-    """Export as safetensors, which takes no time, from the trained run."""
+    """Export the trained run as safetensors, which is fast."""
     monkeypatch.chdir(run.root)
     return command("export", "--format", "safetensors", *args)
 
 
-def test_what_was_done_is_said(
+def test_the_output_reports_the_file_and_the_comparison(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     output = tmp_path / "x.safetensors"
@@ -168,10 +170,10 @@ def test_what_was_done_is_said(
     assert f"{output}: {output.stat().st_size:,} bytes, from checkpoints/version_0/best.ckpt" in outcome.out
     assert f"on {TEST_COUNT} images of {trained_run.data_dir}" in outcome.out
     assert "same labels on all, outputs differ by at most 0.0e+00" in outcome.out
-    assert list(tmp_path.iterdir()) == [output], "nothing is left beside the file"
+    assert list(tmp_path.iterdir()) == [output], "no temporary file is left"
 
 
-def test_without_the_runs_data_the_bundled_mnist_is_compared_and_no_data_is_vouched_for(
+def test_without_the_runs_data_the_bundled_mnist_is_compared_and_no_data_hash_is_written(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     output = tmp_path / "x.safetensors"
@@ -184,19 +186,19 @@ def test_without_the_runs_data_the_bundled_mnist_is_compared_and_no_data_is_vouc
     assert "data_sha256" not in metadata_of(output)
 
 
-def test_a_file_that_computes_something_else_is_not_written(
+def test_a_file_that_does_not_compute_the_same_is_not_written(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    right = formats.FORMATS["safetensors"]
+    correct = formats.FORMATS["safetensors"]
 
     def write(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:
-        return right.write(network, {**metadata, "pixel_mean": "0.1300"})
+        return correct.write(network, {**metadata, "pixel_mean": "0.1300"})
 
-    monkeypatch.setitem(formats.FORMATS, "safetensors", dataclasses.replace(right, write=write))
+    monkeypatch.setitem(formats.FORMATS, "safetensors", dataclasses.replace(correct, write=write))
     output = tmp_path / "x.safetensors"
     outcome = run_export(command, trained_run, monkeypatch, "--output", str(output))
     assert outcome.code == 6
-    assert f"{output} would not compute what" in outcome.err
+    assert f"{output} does not compute the same as" in outcome.err
     assert not list(tmp_path.iterdir())
     output.write_text("an earlier file")
     assert run_export(command, trained_run, monkeypatch, "--output", str(output)).code == 6
@@ -213,10 +215,10 @@ def test_a_file_that_computes_something_else_is_not_written(
         ([[0.0, 8.0], [8.0, float("nan")]], False),
     ],
 )
-def test_a_comparison_takes_rounding_and_nothing_else(logits: list[list[float]], matches: bool) -> None:
+def test_a_comparison_tolerates_rounding_only(logits: list[list[float]], matches: bool) -> None:
     expected = np.array([[0.0, 8.0], [8.0, 0.0]], dtype=np.float32)
     found = np.array(logits, dtype=np.float32)
-    images = np.array([0, 1], dtype=np.uint8).reshape(2, 1, 1)  # which row to answer
+    images = np.array([0, 1], dtype=np.uint8).reshape(2, 1, 1)  # which row to return
 
     def runtime(rows: NDArray[np.float32]) -> Runtime:
         return lambda images: (rows[images[:, 0, 0]], softmax(rows[images[:, 0, 0]]).astype(np.float32))
@@ -241,16 +243,16 @@ def test_a_full_disk_exits_5_and_keeps_the_earlier_file(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an earlier file"]
 
 
-def test_a_folder_that_is_not_there_exits_5(
+def test_a_missing_output_folder_exits_5(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = run_export(command, trained_run, monkeypatch, "--output", "missing/x.safetensors")
     assert outcome.code == 5
-    assert "cannot write into missing: No such file or directory" in outcome.err
+    assert "cannot write missing/x.safetensors: its folder is missing" in outcome.err
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime", "safetensors"])
-def test_a_missing_extra_is_one_line_that_names_it(
+def test_a_missing_package_is_one_line_that_names_the_extra(
     command: Command, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setattr(command_module, "find_spec", lambda name: None if name == package else object())
@@ -273,7 +275,7 @@ def test_a_missing_extra_is_one_line_that_names_it(
         (["--ckpt_path", "missing.ckpt"], 6, "missing.ckpt: no such checkpoint file"),
     ],
 )
-def test_wrong_use_costs_a_line_and_writes_nothing(
+def test_a_usage_error_is_one_line_and_writes_nothing(
     command: Command, tmp_path: Path, args: list[str], code: int, message: str
 ) -> None:
     outcome = command("export", *args)
@@ -284,7 +286,7 @@ def test_wrong_use_costs_a_line_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_test_images_exit_4(
+def test_corrupted_test_images_exit_4(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     raw = tmp_path / "MNIST" / "raw"
@@ -295,7 +297,7 @@ def test_damaged_test_images_exit_4(
     assert "t10k-images-idx3-ubyte" in outcome.err
 
 
-def test_the_formats_of_the_command_line_are_those_there_are() -> None:
+def test_the_command_line_offers_all_formats() -> None:
     assert list(command_module.PACKAGES) == list(formats.FORMATS)
 
 
@@ -305,7 +307,7 @@ def test_help_ends_with_an_example(command: Command) -> None:
     assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning export --")
 
 
-def test_latencies_are_shown_a_line_each() -> None:
+def test_each_latency_is_a_line_of_the_table() -> None:
     lines = table([Latency("onnxruntime", 256, 25, 20.48, 25.0)]).splitlines()
     assert lines[1].split() == ["onnxruntime", "256", "20.48", "ms", "25.00", "ms", "80", "µs"]
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mnist_lightning import Predictor
-from mnist_lightning.inference.predict.output import Screen
+from mnist_lightning.inference.predict.output import ImageTable
 from mnist_lightning.inference.prediction import ClassProbability, Prediction
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
@@ -23,7 +23,7 @@ COLUMNS = ["file", "label", "probability", "second", "second_probability", "thir
 
 @pytest.fixture
 def photos(command: Command, trained_run: TrainedRun, tmp_path: Path) -> Path:
-    """A folder with three pictures, in a folder that has a run."""
+    """A folder with three images, in a folder that contains a run."""
     (tmp_path / "checkpoints").symlink_to(trained_run.root / "checkpoints")
     (tmp_path / "lightning_logs").symlink_to(trained_run.root / "lightning_logs")
     (tmp_path / "photos").mkdir()
@@ -33,7 +33,7 @@ def photos(command: Command, trained_run: TrainedRun, tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_each_picture_gets_a_line_with_label_probability_ink_and_the_next_two(command: Command, photos: Path) -> None:
+def test_each_image_gets_a_line_with_its_three_classes_and_its_ink(command: Command, photos: Path) -> None:
     outcome = command("predict", "photos", "--unsure_below", "0")
     assert (outcome.code, outcome.err) == (0, "")
     network, heads, *lines, summary = outcome.out.splitlines()
@@ -42,12 +42,12 @@ def test_each_picture_gets_a_line_with_label_probability_ink_and_the_next_two(co
     predictor = Predictor.from_run()
     for name, ink, line in zip(("a.png", "b.jpg", "c.tif"), ("dark", "dark", "light"), lines, strict=True):
         prediction = predictor(photos / name)
-        guesses = [text for guess in prediction.top3 for text in (guess.label, f"{guess.probability:.2%}")]
-        assert line.split() == [f"photos/{name}", *guesses, ink]
+        classes = [text for label, probability in prediction.top3 for text in (label, f"{probability:.2%}")]
+        assert line.split() == [f"photos/{name}", *classes, ink]
     assert summary == "3 labelled, 0 of them unsure; 0 failed"
 
 
-def test_answers_below_the_threshold_are_marked(command: Command, photos: Path) -> None:
+def test_predictions_below_the_threshold_are_marked(command: Command, photos: Path) -> None:
     outcome = command("predict", "photos/a.png", "photos/b.jpg", "--unsure_below", "1")
     assert outcome.code == 0
     assert [line.split()[-1] for line in outcome.out.splitlines()[2:4]] == ["unsure", "unsure"]
@@ -55,7 +55,7 @@ def test_answers_below_the_threshold_are_marked(command: Command, photos: Path) 
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_the_table_in_a_file_says_what_python_says(command: Command, photos: Path, suffix: str) -> None:
+def test_the_output_file_contains_the_predictions_of_the_predictor(command: Command, photos: Path, suffix: str) -> None:
     assert command("predict", "photos", "--output", f"labels.{suffix}", "--unsure_below", "0.5").code == 0
     text = Path(f"labels.{suffix}").read_text()
     rows = json.loads(text) if suffix == "json" else list(csv.DictReader(text.splitlines()))
@@ -65,14 +65,14 @@ def test_the_table_in_a_file_says_what_python_says(command: Command, photos: Pat
         assert list(row) == COLUMNS
         prediction = predictor(photos / name)
         assert row["file"] == f"photos/{name}"
-        assert [row["label"], row["second"], row["third"]] == [guess.label for guess in prediction.top3]
+        assert [row["label"], row["second"], row["third"]] == [label for label, _ in prediction.top3]
         probabilities = [float(row[key]) for key in ("probability", "second_probability", "third_probability")]
-        assert probabilities == pytest.approx([guess.probability for guess in prediction.top3], abs=1e-6)
+        assert probabilities == pytest.approx([probability for _, probability in prediction.top3], abs=1e-6)
         assert row["unsure"] == (prediction.unsure if suffix == "json" else str(prediction.unsure).lower())
 
 
-def test_one_bad_picture_is_reported_and_the_others_are_labelled(command: Command, photos: Path) -> None:
-    (photos / "bad.png").write_text("no picture")
+def test_an_unreadable_image_is_reported_and_the_others_are_labelled(command: Command, photos: Path) -> None:
+    (photos / "bad.png").write_text("not an image")
     Image.new("L", (99, 99), 255).save(photos / "blank.png")
     (photos / "empty").mkdir()
     outcome = command("predict", "photos", "none.png", "photos/empty", "--output", "labels.csv")
@@ -88,29 +88,29 @@ def test_one_bad_picture_is_reported_and_the_others_are_labelled(command: Comman
     assert len(Path("labels.csv").read_text().splitlines()) == 4
 
 
-@pytest.mark.parametrize("picture", ["none.png", "empty"])
-def test_where_no_picture_can_be_labelled_the_exit_code_is_4_and_an_earlier_table_is_kept(
-    command: Command, photos: Path, picture: str
+@pytest.mark.parametrize("path", ["none.png", "empty"])
+def test_if_no_image_can_be_labelled_the_exit_code_is_4_and_an_earlier_file_is_kept(
+    command: Command, photos: Path, path: str
 ) -> None:
     Path("empty").mkdir()
     Path("labels.csv").write_text("precious")
-    outcome = command("predict", picture, "--output", "labels.csv")
+    outcome = command("predict", path, "--output", "labels.csv")
     assert outcome.code == 4
     assert outcome.err.count("\n") == 1
     assert Path("labels.csv").read_text() == "precious"
-    assert outcome.out.splitlines()[-1] == "labels.csv is left as it was"
+    assert outcome.out.splitlines()[-1] == "labels.csv is unchanged"
 
 
 @pytest.mark.parametrize(
     ("probability", "shown"), [(0.5, "50.00%"), (0.99984, "99.98%"), (0.99996, "99.99%"), (1.0, "99.99%")]
 )
-def test_no_answer_is_shown_as_certain(probability: float, shown: str) -> None:
-    guesses = (ClassProbability("7", probability), ClassProbability("1", 0.0), ClassProbability("2", 0.0))
-    prediction = Prediction("7", probability, guesses, unsure=False, index=7)
-    assert Screen([Path("a.png")], "0123456789").line(Path("a.png"), prediction).split()[2] == shown
+def test_no_probability_is_rounded_to_certainty(probability: float, shown: str) -> None:
+    top3 = (ClassProbability("7", probability), ClassProbability("1", 0.0), ClassProbability("2", 0.0))
+    prediction = Prediction("7", probability, top3, unsure=False, index=7)
+    assert ImageTable([Path("a.png")], "0123456789").line(Path("a.png"), prediction).split()[2] == shown
 
 
-def test_the_sheets_show_the_picture_beside_what_the_network_saw(command: Command, photos: Path) -> None:
+def test_contact_sheets_show_the_image_beside_the_input_of_the_network(command: Command, photos: Path) -> None:
     (photos / "more").mkdir()
     shutil.copy(photos / "a.png", photos / "more")
     assert command("predict", "photos", "--save_inputs", "seen/today").code == 0
@@ -118,15 +118,15 @@ def test_the_sheets_show_the_picture_beside_what_the_network_saw(command: Comman
     assert names == ["a.png-2.input.png", "a.png.input.png", "b.jpg.input.png", "c.tif.input.png"]
     with Image.open("seen/today/a.png.input.png") as opened:
         sheet = np.asarray(opened.convert("L"))
-    seen = Predictor.from_run()(photos / "a.png").input
-    assert seen is not None
-    np.testing.assert_array_equal(sheet[5::10, -275::10], seen.pixels)  # at the right, ten times as large
-    # Labelling the folder with the sheets in it does not label the sheets.
+    expected = Predictor.from_run()(photos / "a.png").input
+    assert expected is not None
+    np.testing.assert_array_equal(sheet[5::10, -275::10], expected.pixels)  # on the right, ten times enlarged
+    # The contact sheets in a folder are not labelled.
     assert "4 labelled" in command("predict", "photos", "--save_inputs", "photos").out
     assert "4 labelled" in command("predict", "photos").out
 
 
-def test_the_ink_can_be_forced(command: Command, photos: Path) -> None:
+def test_ink_can_be_passed(command: Command, photos: Path) -> None:
     zero = np.full((200, 200), 255, np.uint8)
     zero[40:160, 60:140] = 0
     zero[70:130, 85:115] = 255
@@ -151,7 +151,7 @@ def test_the_ink_can_be_forced(command: Command, photos: Path) -> None:
         (["x.png"], 6, "error: "),
     ],
 )
-def test_wrong_use_costs_a_line(command: Command, args: list[str], code: int, message: str) -> None:
+def test_a_usage_error_is_one_line(command: Command, args: list[str], code: int, message: str) -> None:
     Path("folder.csv").mkdir()
     Image.fromarray(on_paper(DIGITS[0])).save("x.png")
     outcome = command("predict", *args)
@@ -162,13 +162,11 @@ def test_wrong_use_costs_a_line(command: Command, args: list[str], code: int, me
     assert sorted(os.listdir()) == ["folder.csv", "x.png"]
 
 
-def test_a_table_that_cannot_be_written_exits_5_and_keeps_the_earlier_one(
-    command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_written_exits_5(command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mnist_lightning.inference.predict.output.replace_file", full)
+    monkeypatch.setattr("mnist_lightning.inference.output_file.replace_file", full)
     outcome = command("predict", "photos", "--output", "labels.csv")
     assert outcome.code == 5
     assert outcome.err == "error: cannot write labels.csv: No space left on device\n"
@@ -180,7 +178,7 @@ def test_help_ends_with_examples(command: Command) -> None:
     assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning predict ")
 
 
-def test_names_that_are_no_text_come_through(command: Command, photos: Path) -> None:
+def test_file_names_that_are_not_utf8_are_kept(command: Command, photos: Path) -> None:
     name = os.fsdecode(b"\xff\x1b[2J.png")
     (photos / "a.png").rename(photos / name)
     outcome = command("predict", f"photos/{name}", "--output", "labels.csv")
@@ -189,7 +187,7 @@ def test_names_that_are_no_text_come_through(command: Command, photos: Path) -> 
     assert b"photos/\xff\x1b[2J.png" in Path("labels.csv").read_bytes()
 
 
-def test_predict_imports_no_lightning(photos: Path) -> None:
+def test_predict_does_not_import_lightning(photos: Path) -> None:
     script = (
         "import sys\n"
         "from mnist_lightning.inference.predict.command import main\n"
@@ -203,7 +201,7 @@ def test_predict_imports_no_lightning(photos: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_trained_on_mnist_labels_pictures_of_digits_it_has_not_seen(command: Command, tmp_path: Path) -> None:
+def test_a_network_trained_on_mnist_labels_images_of_unseen_digits(command: Command, tmp_path: Path) -> None:
     fast = Path(__file__).parents[2] / "configs" / "fast.yaml"
     trained = command(
         "fit", "--config", str(fast), "--data.source", "bundled", "--trainer.limit_train_batches", "300",
@@ -215,5 +213,5 @@ def test_a_network_trained_on_mnist_labels_pictures_of_digits_it_has_not_seen(co
         Image.fromarray(on_paper(digit)).save(f"photos/{number:03}.png")
     assert command("predict", "photos", "--ckpt_path", "last", "--output", "labels.json").code == 0
     labels = [int(row["label"]) for row in json.loads(Path("labels.json").read_text())]
-    # Of its plain validation images such a network has about 97 % right.
+    # Its accuracy on plain validation images is about 97 %.
     assert sum(np.array(labels) == mnist_labels(100, file=3)) >= 90

@@ -1,39 +1,39 @@
-// Draws strokes, sends the ink to the server while they are drawn, and shows what comes back.
+// Draws strokes, sends them to the server while they are drawn, and shows the prediction that it returns.
 "use strict";
 
-const PEN_WIDTH = 22; // of 280: after scaling about as wide as MNIST's strokes
+const PEN_WIDTH = 22; // of 280: about as wide as MNIST's strokes after scaling
 const KEY_STEP = 10;
 const KEY_START = { x: 140, y: 60, down: false };
 const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const drawing = document.getElementById("drawing");
-const ink = drawing.getContext("2d", { willReadFrequently: true });
+const context = drawing.getContext("2d", { willReadFrequently: true });
 const pen = document.getElementById("pen"); // the keyboard's
-const answer = document.getElementById("answer");
+const label = document.getElementById("label");
 const seen = document.getElementById("seen").getContext("2d");
 let bars = [];
 let unsureBelow = 0;
-let shown = null; // the answer
-let stroke = null; // where the pointer's stroke is
+let shown = null; // the prediction
+let stroke = null; // the end of the pointer's stroke
 let keyPen = KEY_START;
 let empty = true;
 let changed = false; // since the last request
 let busy = false;
 
-ink.lineWidth = PEN_WIDTH;
-ink.lineCap = ink.lineJoin = "round";
+context.lineWidth = PEN_WIDTH;
+context.lineCap = context.lineJoin = "round";
 
 function line(from, to) {
-  ink.beginPath();
-  ink.moveTo(from.x, from.y);
-  ink.lineTo(to.x, to.y);
-  ink.stroke();
+  context.beginPath();
+  context.moveTo(from.x, from.y);
+  context.lineTo(to.x, to.y);
+  context.stroke();
   empty = false;
   changed = true;
-  ask();
+  predict();
 }
 
-function place(event) {
+function position(event) {
   const box = drawing.getBoundingClientRect();
   const scale = drawing.width / box.width;
   return { x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale };
@@ -42,14 +42,14 @@ function place(event) {
 drawing.addEventListener("pointerdown", (event) => {
   if (!event.isPrimary || event.button !== 0) return; // a second finger draws nothing
   drawing.setPointerCapture(event.pointerId);
-  stroke = place(event);
+  stroke = position(event);
   line(stroke, stroke);
 });
 drawing.addEventListener("pointermove", (event) => {
   if (!stroke || !event.isPrimary) return;
   const steps = event.getCoalescedEvents?.() ?? [];
   for (const step of steps.length ? steps : [event]) {
-    const next = place(step);
+    const next = position(step);
     line(stroke, next);
     stroke = next;
   }
@@ -69,9 +69,9 @@ drawing.addEventListener("keydown", (event) => {
   if (event.key === " ") {
     moveKeyPen({ x, y, down: !down });
   } else if (event.key in MOVES) {
-    const [across, along] = MOVES[event.key];
+    const [dx, dy] = MOVES[event.key];
     const inside = (value) => Math.min(drawing.width - KEY_STEP, Math.max(KEY_STEP, value));
-    moveKeyPen({ x: inside(x + KEY_STEP * across), y: inside(y + KEY_STEP * along), down });
+    moveKeyPen({ x: inside(x + KEY_STEP * dx), y: inside(y + KEY_STEP * dy), down });
   } else {
     return;
   }
@@ -79,7 +79,7 @@ drawing.addEventListener("keydown", (event) => {
 });
 
 function clear() {
-  ink.clearRect(0, 0, drawing.width, drawing.height);
+  context.clearRect(0, 0, drawing.width, drawing.height);
   stroke = null;
   moveKeyPen(KEY_START);
   empty = true;
@@ -89,11 +89,11 @@ function clear() {
 document.getElementById("clear").addEventListener("click", clear);
 document.addEventListener("keydown", (event) => event.key === "Escape" && clear());
 
-async function ask() {
+async function predict() {
   if (busy || !changed) return;
   busy = true;
   changed = false;
-  const { data } = ink.getImageData(0, 0, drawing.width, drawing.height);
+  const { data } = context.getImageData(0, 0, drawing.width, drawing.height);
   const body = Uint8Array.from({ length: data.length / 4 }, (_, pixel) => data[4 * pixel + 3]);
   try {
     const reply = await fetch("digit", {
@@ -104,10 +104,10 @@ async function ask() {
     if (!empty) show(result.label === null ? null : result);
   } catch {
     show(null);
-    answer.textContent = "no answer";
+    label.textContent = "no reply";
   }
   busy = false;
-  ask();
+  predict();
 }
 
 function show(result) {
@@ -115,10 +115,10 @@ function show(result) {
   const image = seen.createImageData(28, 28);
   (result?.pixels ?? new Array(784).fill(0)).forEach((grey, pixel) => image.data.set([grey, grey, grey, 255], 4 * pixel));
   seen.putImageData(image, 0, 0);
-  answer.textContent = result?.label ?? "…";
+  label.textContent = result?.label ?? "…";
   document.getElementById("unsure").hidden = !result || Math.max(...result.probabilities) >= unsureBelow;
-  bars.forEach(({ row, bar, value }, label) => {
-    const probability = result?.probabilities[label] ?? 0;
+  bars.forEach(({ row, bar, value }, index) => {
+    const probability = result?.probabilities[index] ?? 0;
     bar.style.width = `${100 * probability}%`;
     value.textContent = result ? `${(100 * probability).toFixed(1)} %` : "";
     row.classList.toggle("top", result !== null && probability === Math.max(...result.probabilities));
@@ -136,18 +136,18 @@ async function start() {
   document.getElementById("bars").style.setProperty("--name-length", longest);
   bars = network.class_names.map((name) => {
     const row = document.createElement("li");
-    const [label, track, bar, value] = ["label", "track", "bar", "value"].map((kind) => {
+    const [name_label, track, bar, value] = ["label", "track", "bar", "value"].map((kind) => {
       const part = document.createElement(kind === "track" || kind === "bar" ? "div" : "span");
       part.className = kind;
       return part;
     });
-    label.textContent = name;
+    name_label.textContent = name;
     track.append(bar);
-    row.append(label, track, value);
+    row.append(name_label, track, value);
     document.getElementById("bars").append(row);
     return { row, bar, value };
   });
-  show(shown); // somebody may have been faster than the reply
+  show(shown); // something may have been drawn before the reply came
 }
 
 clear();

@@ -173,7 +173,7 @@ def test_two_classes_are_enough(command: Command) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["demo"], 6, "was trained on folders of pictures"),
+        (["demo"], 6, "was trained on folders of images"),
         (["predict", "mine.csv"], 6, "was not trained on a table"),
         (["predict", "shapes/circle/0.png", "--ink", "dark"], 2, "--ink is for images of digits"),
         (["test", "--data.split_seed", "1"], 2, "data.split_seed must be that of the training, 0"),
@@ -183,7 +183,7 @@ def test_two_classes_are_enough(command: Command) -> None:
         (["test", "--data.folder", "parts"], 4, "parts holds train, but no folder test"),
         (["validate", "--data_kind", "mnist"], 2, "unknown option data.folder in lightning_logs/version_0/config.yaml"),
         (["fit", "--data.folder", ""], 2, "data.folder must name a folder of images"),
-        (["export", "--data.data_dir", "data"], 2, "--data.data_dir is for MNIST and its family"),
+        (["export", "--data.data_dir", "data"], 2, "--data.data_dir is for MNIST and its variants"),
         (["fit", "--data_kind", "pictures"], 2, "data.folder must name a folder of images"),
         (["fit", *SMALL, "--model.num_classes", "3"], 2, "model.num_classes"),
         (["fit", *SMALL, "--data.flip", "1"], 2, "data.flip must be in [0, 1)"),

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from mnist_lightning.data.table.encoder import TableSchema
 from mnist_lightning.data.table.reader import read_table
-from mnist_lightning.data.table.schema import TableSchema
 from mnist_lightning.inference.network import TrainedNetwork
 from mnist_lightning.inference.predict.output import Labelled
 from mnist_lightning.inference.prediction import predictions_from

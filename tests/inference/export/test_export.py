@@ -84,9 +84,7 @@ def test_onnxruntime_computes_the_same_as_lightning_for_any_batch_size(
         np.testing.assert_allclose(probabilities, likely[:count], rtol=0, atol=1e-4)
 
 
-def test_torch_alone_runs_the_pt2_file(
-    trained_run: TrainedRun, exported: Path, images: NDArray[np.uint8]
-) -> None:
+def test_torch_alone_runs_the_pt2_file(trained_run: TrainedRun, exported: Path, images: NDArray[np.uint8]) -> None:
     module = torch.export.load(exported / "digits.pt2").module()
     expected = expected_logits(trained_run, images)
     likely = softmax(expected / CALIBRATION.temperature)

@@ -1,1 +1,1 @@
-"""Networks, in torch alone. No data, no training."""
+"""Networks. They need torch only, and know nothing of data or training."""

@@ -3,24 +3,25 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnist_lightning.models.dropout import Dropout
+from mnist_lightning.errors import require_at_least
+from mnist_lightning.models.dropout import Dropout, require_dropout
 
 
 class SimpleCNN(nn.Module):
-    """Classify square images; for 28×28 grey ones in 10 classes it has 421,642 parameters.
+    """Classify square images.
 
-    For these it is layer for layer the lab's network, so weights go back and forth by name (`conv1`, `conv2`, `fc1`,
-    `fc2`).
+    For 28×28 grey images in 10 classes it has 421,642 parameters. Its layers are then those of the lab's network, so
+    weights can be exchanged by name (`conv1`, `conv2`, `fc1`, `fc2`).
 
     Args:
         conv_dropout: Probability of zeroing a feature after the convolutions, in [0, 1).
         fc_dropout: Probability of zeroing a feature before the last layer, in [0, 1).
-        num_classes: Raw logits an image, at least 2.
-        in_channels: 1 for grey images, 3 for colour.
-        image_size: Pixels a side, at least 4, for both convolutions end in halving it.
+        num_classes: Number of classes, at least 2.
+        in_channels: Channels of an image: 1 for grey, 3 for RGB.
+        image_size: Height and width of an image in pixels, at least 4, because it is halved twice.
 
     Raises:
-        ValueError: If a probability is outside [0, 1), or another number below its least.
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -32,16 +33,11 @@ class SimpleCNN(nn.Module):
         image_size: int = 28,
     ) -> None:
         super().__init__()
-        for name, number, least in (
-            ("num_classes", num_classes, 2),
-            ("in_channels", in_channels, 1),
-            ("image_size", image_size, 4),
-        ):
-            if number < least:
-                raise ValueError(f"{name} must be at least {least}, got {number}")
-        for name, probability in (("conv_dropout", conv_dropout), ("fc_dropout", fc_dropout)):
-            if not 0 <= probability < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {probability}")
+        require_dropout("conv_dropout", conv_dropout)
+        require_dropout("fc_dropout", fc_dropout)
+        require_at_least(2, "num_classes", num_classes)
+        require_at_least(1, "in_channels", in_channels)
+        require_at_least(4, "image_size", image_size)
         self.conv1 = nn.Conv2d(in_channels, 32, kernel_size=3, padding=1)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
         self.fc1 = nn.Linear(64 * (image_size // 4) ** 2, 128)
@@ -50,14 +46,14 @@ class SimpleCNN(nn.Module):
         self.fc_dropout = Dropout(fc_dropout)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, num_classes) for float images (B, C, S, S), normalised as the data module does.
+        """Return logits (B, num_classes) for normalised float images (B, in_channels, image_size, image_size).
 
-        The shapes in the code are those of MNIST's images (B, 1, 28, 28).
+        The shapes in the comments are those for MNIST's images (B, 1, 28, 28).
         """
-        # Pooling commutes with ReLU (both keep order), and ReLU then has a quarter of the work.
+        # Max pooling and ReLU commute; pooling first leaves ReLU a quarter of the work.
         x = F.relu(F.max_pool2d(self.conv1(images), 2))  # (B, 32, 14, 14)
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 64, 7, 7)
-        x = self.conv_dropout(x.flatten(start_dim=1))  # (B, 3136), channel by channel whatever the memory layout
+        x = self.conv_dropout(x.flatten(start_dim=1))  # (B, 3136), channel by channel in any memory format
         x = self.fc_dropout(F.relu(self.fc1(x)))  # (B, 128)
         logits: Tensor = self.fc2(x)  # (B, num_classes)
         return logits

@@ -91,7 +91,7 @@ class Classifier(LightningModule):
         try:
             self.network = self.make_network()
         except ValueError as error:
-            raise ConfigError(f"model.{error}") from error
+            raise ConfigError(f"model.{error}") from None
         self.example_input_array: Tensor = self.make_example()
         self.train_metric, self.val_metric, self.test_metric = LossAndAccuracy(), LossAndAccuracy(), LossAndAccuracy()
         self.score: Score | None = None  # of the last evaluation that ended

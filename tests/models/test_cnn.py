@@ -7,7 +7,7 @@ from benchmarks.lab import SimpleCNN as LabSimpleCNN
 from mnist_lightning import SimpleCNN
 
 
-def test_parameter_count_is_that_of_the_layers() -> None:
+def test_the_parameter_count_is_the_sum_over_the_layers() -> None:
     expected = (1 * 9 + 1) * 32 + (32 * 9 + 1) * 64 + (3136 + 1) * 128 + (128 + 1) * 10
     assert expected == 421_642
     assert sum(parameter.numel() for parameter in SimpleCNN().parameters()) == expected
@@ -29,7 +29,7 @@ def test_weights_load_into_the_labs_class_and_give_the_same_logits_and_gradients
         torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-6)
 
 
-def test_dropout_zeroes_what_its_rates_say_and_only_in_training() -> None:
+def test_dropout_zeroes_the_given_fractions_and_only_in_training() -> None:
     torch.manual_seed(0)
     network = SimpleCNN(conv_dropout=0.25, fc_dropout=0.5)
     kept: dict[str, Tensor] = {}
@@ -45,12 +45,12 @@ def test_dropout_zeroes_what_its_rates_say_and_only_in_training() -> None:
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_a_dropout_rate_outside_0_to_1_is_refused(rate: float) -> None:
+def test_a_dropout_probability_outside_0_to_1_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="fc_dropout must be in"):
         SimpleCNN(fc_dropout=rate)
 
 
-def test_the_number_of_classes_is_that_of_the_last_layer() -> None:
+def test_num_classes_is_the_width_of_the_last_layer() -> None:
     assert SimpleCNN(num_classes=47)(torch.zeros(2, 1, 28, 28)).shape == (2, 47)
     with pytest.raises(ValueError, match="num_classes must be at least 2"):
         SimpleCNN(num_classes=1)

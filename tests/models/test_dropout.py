@@ -13,7 +13,7 @@ def test_a_feature_becomes_0_or_is_scaled_up(p: float) -> None:
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5])
-def test_each_byte_of_a_draw_drops_at_the_same_rate(p: float) -> None:
+def test_each_byte_of_a_draw_drops_with_the_same_probability(p: float) -> None:
     torch.manual_seed(0)
     count = 200_000
     kept = (Dropout(p)(torch.ones(count, 8)) != 0).double().mean(dim=0)
@@ -29,13 +29,13 @@ def test_neighbouring_features_are_dropped_independently() -> None:
     assert float(correlations.abs().max()) < 0.018
 
 
-def test_a_rate_between_the_steps_keeps_the_mean() -> None:
+def test_a_probability_that_is_rounded_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    # 0.3 becomes 77/256; the scale follows, so the mean stays. Five standard errors over a million features: 0.0033.
+    # 0.3 is rounded to 77/256, and the scale with it. Five standard errors over a million features: 0.0033.
     assert abs(float(Dropout(0.3)(torch.ones(1000, 1000)).mean()) - 1) < 0.0033
 
 
-def test_gradients_pass_where_features_did() -> None:
+def test_gradients_pass_through_the_kept_features() -> None:
     torch.manual_seed(0)
     x = torch.randn(10, 37, requires_grad=True)
     y = Dropout(0.5)(x)
@@ -44,7 +44,7 @@ def test_gradients_pass_where_features_did() -> None:
     assert torch.equal(x.grad, torch.where(y != 0, 2.0, 0.0))
 
 
-def test_evaluation_and_a_rate_of_0_change_nothing_and_draw_nothing() -> None:
+def test_evaluation_and_a_probability_of_0_change_nothing_and_draw_no_numbers() -> None:
     x = torch.randn(5, 7)
     before = torch.get_rng_state()
     assert torch.equal(Dropout(0.5).eval()(x), x)

@@ -5,7 +5,7 @@ import torch
 from mnist_lightning.models.mlp import MLP
 
 
-def test_the_mlp_computes_what_its_formula_says() -> None:
+def test_the_mlp_computes_its_formula() -> None:
     torch.manual_seed(0)
     network = MLP(3, 2, hidden=(5,)).eval()
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
@@ -16,7 +16,7 @@ def test_the_mlp_computes_what_its_formula_says() -> None:
         assert np.allclose(network(torch.from_numpy(rows)), expected, atol=1e-6)  # rounding of float32
 
 
-def test_without_hidden_layers_it_is_linear() -> None:
+def test_without_hidden_layers_the_network_is_linear() -> None:
     network = MLP(3, 2, hidden=())
     assert sum(parameter.numel() for parameter in network.parameters()) == 3 * 2 + 2
 
@@ -30,6 +30,6 @@ def test_without_hidden_layers_it_is_linear() -> None:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )
-def test_a_number_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
+def test_arguments_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MLP(**{"in_features": 3, "num_classes": 2, **options})  # type: ignore[arg-type]

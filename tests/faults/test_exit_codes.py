@@ -236,7 +236,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (2, nothing, "", "usage:"),
     (2, nothing, "fot", "unknown command fot; did you mean fit?"),
     (2, nothing, "fit --trainer.max_epoch 3", "unknown option --trainer.max_epoch; did you mean --trainer.max_epochs?"),
-    (2, nothing, "fit --model.lr -1", "model.lr must be above 0, got -1.0; 0.001 is usual"),
+    (2, nothing, "fit --model.lr -1", "model.lr must be above 0, got -1.0"),
     (2, nothing, "fit --data.val_size 300", "data.val_size must be in [0, 299], got 300"),
     (2, nothing, "fit --config missing.yaml", "missing.yaml"),
     (2, a_config_that("model: {lrr: 1}"), "fit --config config.yaml", "model.lrr in config.yaml, line 1"),
@@ -293,7 +293,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (4, a_sweep_that(SWEEP + LR, no_data), "sweep --config sweep.yaml", "missing; your own"),
     # 5 disk or permissions
     (5, a_sweep_that(SWEEP + LR, a_file_in_place_of("sweeps")), "sweep --config sweep.yaml", "cannot write into"),
-    (5, a_sweep_that(SWEEP + LR, a_damaged_study), "sweep --config sweep.yaml", "cannot be read as a study"),
+    (5, a_sweep_that(SWEEP + LR, a_damaged_study), "sweep --config sweep.yaml", "cannot be used as a study"),
     (5, a_file_in_place_of("lightning_logs"), "fit", "lightning_logs is not a folder"),
     (5, a_file_in_place_of("checkpoints"), "fit", "checkpoints is not a folder"),
     (5, a_system_that_refuses(errno.ENOSPC), "fit", "No space left on device"),
@@ -329,7 +329,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
         for name in ("SIGHUP", "SIGINT", "SIGTERM")
         for owner, method, words in (
             (MNISTDataModule, "prepare_data", ""),
-            (Classifier, "training_step", f"{name}: saved after step 1; fit --ckpt_path last goes on"),
+            (Classifier, "training_step", f"{name}: saved after step 1; fit --ckpt_path last resumes"),
             (Classifier, "validation_step", f"{name}: saved after step 8"),
             (DurableCheckpointIO, "save_checkpoint", f"{name}: saved after step 8"),
         )

@@ -100,12 +100,9 @@ class TrainerCLI(LightningCLI):
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
-        """Build the parsers; replace Lightning's table of results, and its help on checkpoints."""
+        """Build the parsers, and describe the subcommand."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        subparser = self._subcommand_parsers[self.command]
-        if self.command != "fit":
-            subparser.set_defaults({"verbose": False})
-        describe(subparser, self.command)
+        describe(self._subcommand_parsers[self.command], self.command)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed."""

@@ -70,7 +70,9 @@ class OptionParser(LightningArgumentParser):
 
 
 def describe(parser: LightningArgumentParser, command: str) -> None:
-    """Add a description, an example and the help on checkpoints to the parser of a subcommand."""
+    """Add texts to the parser of a subcommand; switch off Lightning's own table of results."""
+    if command != "fit":
+        parser.set_defaults({"verbose": False})
     parser.description = DESCRIPTIONS[command]
     parser.epilog = f"example: python -m mnist_lightning {EXAMPLES[command]}"
     next(action for action in parser._actions if action.dest == "ckpt_path").help = CKPT_PATH_HELP

@@ -1,4 +1,4 @@
-"""Folders of pictures from the command line: train, test, resume, predict, export, and what does not fit."""
+"""Folders of images on the command line: train, test, resume, predict, export, and mistakes."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def last(version: int = 0) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shapes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `shapes`, 40 pictures of each of three, and a run of six epochs on them, tested."""
+    """A folder with `shapes`, 40 images of each of three classes, and a tested run of six epochs on them."""
     root = tmp_path_factory.mktemp("shapes")
     write_shapes(root / "shapes", 40)
     run_in(root, ["fit", *SMALL, "--trainer.max_epochs", "6"], ["test"])
@@ -50,7 +50,7 @@ def shapes_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(command: Command, shapes_run: Path, tmp_path: Path) -> Command:
-    """The command line in a folder of its own with a copy of that run."""
+    """The command line in a folder with a copy of that run."""
     shutil.copytree(shapes_run, tmp_path, dirs_exist_ok=True)
     return command
 
@@ -87,7 +87,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(trained: Command) -
     assert ours["metrics"] == theirs["metrics"]
 
 
-def test_predict_labels_whole_pictures_as_test_saw_them(trained: Command) -> None:
+def test_predict_and_test_preprocess_images_alike(trained: Command) -> None:
     rows = rows_of(LOGS / "predictions.csv")
     held = rows_of(next(Path("data/pictures").glob("*/pictures.csv")))
     files = {str(Path("shapes", held[int(row["index"])]["file"])): int(row["prediction"]) for row in rows}
@@ -129,7 +129,7 @@ def test_an_export_is_compared_on_random_pixels_if_the_images_are_gone(trained: 
     assert "100 images of random pixels, because shapes no longer exists" in outcome.out
 
 
-def test_a_forged_checkpoint_steers_no_terminal(trained: Command) -> None:
+def test_a_forged_checkpoint_cannot_control_the_terminal(trained: Command) -> None:
     forged, origin = last(), last()["inputs"]["origin"]
     forged["inputs"] |= {"class_names": ("a\x1b[2J", "b\r", "c\n"), "origin": origin | {"path": "\x1b[2J" * 2000}}
     torch.save(forged, "forged.ckpt")
@@ -140,7 +140,7 @@ def test_a_forged_checkpoint_steers_no_terminal(trained: Command) -> None:
         assert outcome.out.replace("\n", "").isprintable()
 
 
-def test_another_folder_is_scored_whole_and_a_folder_test_in_it_alone(trained: Command) -> None:
+def test_another_folder_is_scored_whole_or_only_its_folder_test(trained: Command) -> None:
     write_shapes(Path("other"), 4, seed=1)
     write_shapes(Path("more/test"), 5, seed=2)
     write_shapes(Path("more/train"), 3, seed=3)
@@ -150,7 +150,7 @@ def test_another_folder_is_scored_whole_and_a_folder_test_in_it_alone(trained: C
         assert result()["total"] == count
 
 
-def test_the_same_pictures_elsewhere_are_split_as_they_were(trained: Command) -> None:
+def test_the_same_images_in_another_place_have_the_same_split(trained: Command) -> None:
     before = result()
     Path("shapes").rename("moved")
     outcome = trained("test", "--data.folder", "moved")
@@ -189,7 +189,7 @@ def test_two_classes_are_enough(command: Command) -> None:
         (["fit", *SMALL, "--data.flip", "1"], 2, "data.flip must be in [0, 1)"),
     ],
 )
-def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
+def test_a_mistake_costs_a_line_and_has_its_exit_code(
     trained: Command, args: list[str], code: int, message: str
 ) -> None:
     write_image(Path("other/oval/0.png"), 0)
@@ -205,7 +205,7 @@ def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
     assert sorted(Path("checkpoints").rglob("*")) == before
 
 
-def test_a_folder_that_changed_is_neither_scored_nor_gone_on_with(trained: Command) -> None:
+def test_a_folder_that_changed_is_neither_scored_nor_resumed(trained: Command) -> None:
     write_image(Path("shapes/circle/new.png"), 0)
     tested = trained("test")
     assert tested.code == 4
@@ -217,7 +217,7 @@ def test_a_folder_that_changed_is_neither_scored_nor_gone_on_with(trained: Comma
     assert trained("test").code == 0
 
 
-def test_unreadable_pictures_end_a_training_before_it_begins(trained: Command) -> None:
+def test_unreadable_images_end_fit_before_the_first_step(trained: Command) -> None:
     Path("shapes/circle/bad.png").write_bytes(b"")
     outcome = trained("fit", *SMALL)
     assert outcome.code == 4
@@ -227,7 +227,7 @@ def test_unreadable_pictures_end_a_training_before_it_begins(trained: Command) -
     assert not Path("lightning_logs/version_1").exists()
 
 
-def test_help_shows_the_options_of_pictures(command: Command) -> None:
+def test_help_shows_the_options_of_image_folders(command: Command) -> None:
     out = command("fit", "--data_kind", "pictures", "--help").out
     assert "--data.folder" in out
     assert "--data.dataset" not in out
@@ -235,7 +235,7 @@ def test_help_shows_the_options_of_pictures(command: Command) -> None:
     assert "--model.in_channels" not in out
 
 
-def test_a_network_of_mnist_meets_no_folder(fit: Command, command: Command) -> None:
+def test_a_network_trained_on_mnist_is_not_tested_on_a_folder(fit: Command, command: Command) -> None:
     assert fit("--trainer.max_epochs", "1").code == 0
     write_shapes(Path("shapes"), 12)
     outcome = command("test", "--data_kind", "pictures", "--data.folder", "shapes")

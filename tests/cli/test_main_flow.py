@@ -49,7 +49,7 @@ def test_fit_then_test_learns_the_small_data_and_counts_every_image(
     assert "/60 = " in validated.out
 
 
-def test_a_run_has_one_number_and_the_files_of_the_design(fit: Command, tmp_path: Path) -> None:
+def test_a_run_has_one_number_and_the_documented_files(fit: Command, tmp_path: Path) -> None:
     fit("--trainer.max_epochs", "2")
     checkpoints = sorted(path.name for path in (tmp_path / "checkpoints" / "version_0").glob("[!.]*"))
     assert checkpoints[0] == "best.ckpt"
@@ -60,7 +60,7 @@ def test_a_run_has_one_number_and_the_files_of_the_design(fit: Command, tmp_path
     assert [name.split(".")[0] for name in logs[1:]] == ["events"]
 
 
-def test_a_checkpoint_opens_without_this_projects_help(fit: Command, tmp_path: Path) -> None:
+def test_a_checkpoint_loads_with_torch_and_with_lightning_alone(fit: Command, tmp_path: Path) -> None:
     fit("--trainer.max_epochs", "1", "--model.lr", "0.002")
     path = tmp_path / "checkpoints" / "version_0" / "best.ckpt"
     checkpoint = torch.load(path, weights_only=True)
@@ -73,7 +73,9 @@ def test_a_checkpoint_opens_without_this_projects_help(fit: Command, tmp_path: P
     assert classifier.hparams["lr"] == 0.002
 
 
-def test_scores_are_computed_in_float32_whatever_the_run_was(fit: Command, command: Command, tmp_path: Path) -> None:
+def test_scores_are_computed_in_float32_whatever_the_precision_of_training(
+    fit: Command, command: Command, tmp_path: Path
+) -> None:
     fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.precision", "bf16-mixed")
     assert command("test").code == 0
     assert json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())["precision"] == "32-true"
@@ -88,7 +90,7 @@ def test_the_last_epoch_is_saved_however_rarely_epochs_are(fit: Command, command
 @pytest.mark.parametrize(
     ("error", "code"), [(OSError(errno.ENOSPC, "No space left on device", "x"), 5), (OSError(errno.EPIPE, "x"), 1)]
 )
-def test_the_systems_errors_have_their_exit_code(
+def test_errors_of_the_operating_system_have_their_exit_code(
     fit: Command, monkeypatch: pytest.MonkeyPatch, error: OSError, code: int
 ) -> None:
     def fail(self: Classifier) -> None:
@@ -123,7 +125,7 @@ def test_another_seed_gives_other_weights(fit: Command, tmp_path: Path) -> None:
     assert not torch.equal(first["network.fc2.weight"], second["network.fc2.weight"])
 
 
-def test_schedule_and_early_stopping_both_act_and_say_so(fit: Command, tmp_path: Path) -> None:
+def test_schedule_and_early_stopping_both_act_and_are_reported(fit: Command, tmp_path: Path) -> None:
     outcome = fit("--trainer.max_epochs", "20", "--early_stopping.min_delta", "100", "--model.plateau_patience", "0")
     assert "stopped early: val_loss did not improve for 3 epochs" in outcome.out
     assert outcome.out.count("train_loss") == 4
@@ -157,7 +159,7 @@ def test_a_checkpoint_outside_any_run_is_scored_with_its_own_hyper_parameters(
     assert json.loads((elsewhere / "test.json").read_text())["total"] == TEST_COUNT
 
 
-def test_an_interruption_exits_130_and_the_run_goes_on(
+def test_an_interruption_exits_130_and_the_run_can_be_resumed(
     fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(self: Classifier) -> None:
@@ -182,12 +184,12 @@ def test_every_shipped_config_parses(command: Command, config: Path) -> None:
     assert outcome.code == 0, outcome.err
 
 
-def test_the_default_config_writes_out_the_codes_own_defaults(command: Command) -> None:
+def test_the_default_config_equals_the_defaults_in_the_code(command: Command) -> None:
     plain = command("fit", "--print_config").out
     assert command("fit", "--config", str(CONFIGS[0].with_name("default.yaml")), "--print_config").out == plain
 
 
-def test_every_option_of_ours_is_explained(command: Command) -> None:
+def test_every_option_has_a_help_text(command: Command) -> None:
     outcome = command("fit", "--help")
     assert outcome.code == 0
     for block in outcome.out.split("  --")[1:]:
@@ -197,14 +199,14 @@ def test_every_option_of_ours_is_explained(command: Command) -> None:
 
 
 @pytest.mark.parametrize("limit", ["max_epochs", "max_steps", "limit_train_batches"])
-def test_a_run_that_trains_nothing_says_so_and_is_discarded(fit: Command, tmp_path: Path, limit: str) -> None:
+def test_a_run_that_trains_nothing_is_reported_and_discarded(fit: Command, tmp_path: Path, limit: str) -> None:
     outcome = fit(f"--trainer.{limit}", "0")
     assert outcome.code == 2
     assert "nothing was trained" in outcome.err
     assert folders(tmp_path) == []
 
 
-def test_a_part_of_the_test_images_is_no_test_result(
+def test_a_limited_test_writes_no_test_result(
     fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1")
@@ -219,7 +221,7 @@ def test_a_part_of_the_test_images_is_no_test_result(
     assert (result.read_bytes(), scalars(result.parent)) == before
 
 
-def test_a_trial_of_one_batch_leaves_nothing_behind(fit: Command, tmp_path: Path) -> None:
+def test_a_fast_dev_run_leaves_no_files(fit: Command, tmp_path: Path) -> None:
     assert fit("--trainer.fast_dev_run", "true").code == 0
     assert folders(tmp_path) == []
 
@@ -228,11 +230,11 @@ def test_a_trial_of_one_batch_leaves_nothing_behind(fit: Command, tmp_path: Path
 def test_options_that_lightning_refuses_exit_2(fit: Command, tmp_path: Path, option: str) -> None:
     outcome = fit(option)
     assert outcome.code == 2
-    assert len(outcome.err.splitlines()) <= 2  # the first says that the data are somebody's own
+    assert len(outcome.err.splitlines()) <= 2  # the first reports that the data are the user's own
     assert folders(tmp_path) == []
 
 
-def test_scoring_no_image_is_refused(fit: Command, command: Command) -> None:
+def test_scoring_without_images_is_refused(fit: Command, command: Command) -> None:
     fit("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--data.val_size", "0")
     for outcome in (command("validate"), command("test", "--trainer.limit_test_batches", "0")):
         assert outcome.code == 2
@@ -244,14 +246,14 @@ def test_a_profiler_shows_its_table(fit: Command, caplog: pytest.LogCaptureFixtu
     assert "run_training_epoch" in caplog.text
 
 
-def test_help_says_what_a_checkpoint_may_be_called_and_ends_with_an_example(command: Command) -> None:
+def test_help_lists_the_references_to_a_checkpoint_and_ends_with_an_example(command: Command) -> None:
     for name in ("fit", "validate", "test"):
         text = " ".join(command(name, "--help").out.split())
         assert "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path" in text
         assert text.endswith(f"example: python -m mnist_lightning {EXAMPLES[name]}")
 
 
-def test_a_checkpoint_callback_of_ones_own_keeps_to_itself(fit: Command, command: Command, tmp_path: Path) -> None:
+def test_a_users_own_model_checkpoint_does_not_interfere(fit: Command, command: Command, tmp_path: Path) -> None:
     own = "{class_path: ModelCheckpoint, init_args: {monitor: val_loss, save_last: true}}"
     assert fit("--trainer.max_epochs", "2", "--trainer.callbacks", f"[{own}]").code == 0
     theirs = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
@@ -278,7 +280,7 @@ def test_a_run_shorter_than_an_epoch_is_saved(fit: Command, command: Command) ->
 
 
 def shown_on_a_terminal(folder: Path, *args: str) -> bytes:
-    """Run a command on a terminal of its own; return what a person sees there."""
+    """Run a command on a new terminal; return what is printed there."""
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (24, 100))
     process = subprocess.Popen(
@@ -294,7 +296,7 @@ def shown_on_a_terminal(folder: Path, *args: str) -> bytes:
     return shown
 
 
-def test_a_terminal_sees_what_goes_on(tmp_path: Path, digits_dir: Path) -> None:
+def test_progress_is_shown_on_a_terminal(tmp_path: Path, digits_dir: Path) -> None:
     options = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")
     trained = shown_on_a_terminal(tmp_path, "fit", *options)
     assert trained.startswith("loading …\r".encode())

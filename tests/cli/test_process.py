@@ -1,4 +1,4 @@
-"""The commands as a person types them: new processes, the real MNIST, no network."""
+"""The commands in new processes, on the real MNIST, without a network."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def run(folder: Path, *args: str, code: int = 0) -> str:
     return done.stdout
 
 
-def test_a_short_training_on_mnist_passes_the_labs_mark(tmp_path: Path) -> None:
+def test_a_short_training_on_mnist_passes_the_labs_threshold(tmp_path: Path) -> None:
     out = run(
         tmp_path, "fit", "--config", str(DEFAULT), "--data.source", "bundled",
         "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "300",
@@ -50,7 +50,7 @@ def test_version_is_that_of_the_package(tmp_path: Path) -> None:
     assert f'version = "{version}"' in project
 
 
-def test_a_process_ends_without_a_last_search_for_cycles() -> None:
+def test_a_process_ends_without_a_last_garbage_collection() -> None:
     script = """
 import atexit, gc, sys
 from mnist_lightning.__main__ import main

@@ -1,4 +1,4 @@
-"""The data sets of the family through every command: other numbers of classes, and names that are no digits."""
+"""The variants of MNIST with every command: other numbers of classes, and class names that are not digits."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Train = Callable[..., Outcome]
 
 @pytest.fixture
 def train(command: Command, tmp_path: Path) -> Train:
-    """Train on the small files of a data set: some 20 steps, after which most images are told apart."""
+    """Train on the small files of a data set: some 20 steps, after which most images are classified correctly."""
 
     def run(dataset: DatasetName, *args: str) -> Outcome:
         write_dataset(tmp_path / "data", dataset)
@@ -85,7 +85,7 @@ def test_safetensors_have_as_many_outputs_as_classes(train: Train, command: Comm
     assert command("export", "--format", "safetensors").code == 0
 
 
-def test_the_data_set_travels_in_config_and_checkpoint(train: Train, command: Command, tmp_path: Path) -> None:
+def test_config_and_checkpoint_name_the_data_set(train: Train, command: Command, tmp_path: Path) -> None:
     assert train("emnist_letters").code == 0
     config = yaml.safe_load((tmp_path / "lightning_logs" / "version_0" / "config.yaml").read_text())
     assert config["data"]["dataset"] == "emnist_letters"
@@ -103,7 +103,7 @@ def test_the_data_set_travels_in_config_and_checkpoint(train: Train, command: Co
     assert command("test").out == before
 
 
-def test_a_run_goes_on_with_its_data_set(train: Train, command: Command) -> None:
+def test_a_run_is_resumed_with_its_data_set(train: Train, command: Command) -> None:
     assert train("emnist_letters").code == 0
     outcome = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "4")
     assert outcome.code == 0, outcome.err
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_data_set_is_refused(
     assert not result.out
 
 
-def test_a_network_of_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+def test_a_network_with_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     from lightning.pytorch import Trainer
 
     write_dataset(tmp_path, "emnist_letters")
@@ -139,7 +139,7 @@ def test_a_network_of_another_number_of_classes_is_refused(tmp_path: Path) -> No
         trainer.test(Classifier(), MNISTDataModule(str(tmp_path), dataset="emnist_letters", source="files"))
 
 
-def test_what_is_wrong_with_the_data_set_costs_a_line(command: Command) -> None:
+def test_a_mistake_in_the_data_set_costs_a_line(command: Command) -> None:
     outcome = command("fit", "--data.dataset", "kmnist", "--data.source", "bundled")
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "no bundled copy of KMNIST" in outcome.err

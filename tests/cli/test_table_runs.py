@@ -1,4 +1,4 @@
-"""A table from the command line: train, test, resume, predict, and what it says of what does not fit."""
+"""A table on the command line: train, test, resume, predict, and mistakes."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def trained(command: Command, iris_run: Path, tmp_path: Path) -> Command:
     return command
 
 
-def test_the_test_rows_are_15_percent_and_the_baselines_stand_beside_the_result(trained: Command) -> None:
+def test_15_percent_of_the_rows_are_tested_and_compared_with_baselines(trained: Command) -> None:
     found = result()
     assert found["total"] == 22
     assert found["correct"] >= 18  # three epochs; a guess is right on 7
@@ -68,7 +68,7 @@ def test_the_test_rows_are_15_percent_and_the_baselines_stand_beside_the_result(
     ]
 
 
-def test_test_leaves_what_a_table_has_to_show_and_nothing_else(trained: Command) -> None:
+def test_test_writes_the_files_of_a_table_only(trained: Command) -> None:
     assert {path.name for path in (LOGS / "figures").iterdir()} == {
         "class_errors.png", "confusion_matrix.png", "learning_curves.png", "reliability_diagram.png"
     }  # fmt: skip
@@ -86,7 +86,7 @@ def test_test_leaves_what_a_table_has_to_show_and_nothing_else(trained: Command)
     assert tags["graph"]
 
 
-def test_a_checkpoint_holds_the_form_of_the_rows_and_loads_without_arguments(trained: Command) -> None:
+def test_a_checkpoint_contains_the_schema_and_loads_without_arguments(trained: Command) -> None:
     checkpoint = last()
     assert checkpoint["inputs"]["class_names"] == ("setosa", "versicolor", "virginica")
     assert [column["name"] for column in checkpoint["inputs"]["columns"]] == list(IRIS_FEATURES)
@@ -123,7 +123,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(trained: Command) -
     assert ours["inputs"] == theirs["inputs"]
 
 
-def test_a_table_that_has_changed_is_not_gone_on_with(trained: Command) -> None:
+def test_a_run_is_not_resumed_with_a_table_that_changed(trained: Command) -> None:
     with Path("mine.csv").open("a") as file:
         file.write("5.1,3.5,1.4,0.2,setosa\n")
     for args in (("fit", "--ckpt_path", "last", "--trainer.max_epochs", "5"), ("test",)):
@@ -147,17 +147,19 @@ def test_another_file_is_scored_whole(trained: Command) -> None:
     assert result()["baselines"] == []
 
 
-def test_without_the_runs_config_the_checkpoint_says_what_is_needed(trained: Command) -> None:
+def test_a_table_run_without_its_saved_config_needs_a_config(trained: Command) -> None:
     correct = result()["correct"]
-    (LOGS / "config.yaml").unlink()
+    shutil.move(LOGS / "config.yaml", "saved.yaml")
     outcome = trained("test")
-    assert outcome.code == 0, outcome.err
+    assert outcome.code == 6
+    assert "config.yaml is missing, and with it the options of the run; pass --config" in outcome.err
+    assert trained("test", "--config", "saved.yaml").code == 0
     assert result()["correct"] == correct
     shutil.move(CHECKPOINTS / "best.ckpt", "mine.ckpt")
     assert trained("validate", "--ckpt_path", "mine.ckpt").code == 0
 
 
-def test_predict_labels_each_row_as_the_network_does(trained: Command) -> None:
+def test_predict_returns_the_networks_prediction_for_each_row(trained: Command) -> None:
     frame = pandas.read_csv("mine.csv")
     frame["note"] = "x"
     columns = ["note", *reversed(IRIS_FEATURES)]  # no target, another order, one column more
@@ -184,7 +186,7 @@ def test_predict_labels_each_row_as_the_network_does(trained: Command) -> None:
     assert [label["unsure"] for label in labels] == [str(bool(p < threshold)).lower() for p in probabilities]
 
 
-def test_two_classes_leave_the_third_guess_empty(command: Command) -> None:
+def test_with_two_classes_the_third_prediction_is_empty(command: Command) -> None:
     write_mixed(Path("mine.csv"))
     kind = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "kind")
     assert command("fit", *kind, "--trainer.max_epochs", "1").code == 0
@@ -218,7 +220,7 @@ def test_two_classes_leave_the_third_guess_empty(command: Command) -> None:
         (["fit", "--config", "kind.yaml"], 2, "data_kind in kind.yaml must be one of mnist, pictures, table, got 3"),
     ],
 )
-def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
+def test_a_mistake_costs_a_line_and_has_its_exit_code(
     trained: Command, args: list[str], code: int, message: str
 ) -> None:
     Path("digit.png").write_bytes(b"")
@@ -235,7 +237,7 @@ def test_what_does_not_fit_costs_a_line_and_has_its_exit_code(
     assert sorted(Path().rglob("[!e]*")) == before
 
 
-def test_a_forged_checkpoint_asks_for_no_more_memory_than_it_fills(trained: Command) -> None:
+def test_a_forged_checkpoint_cannot_allocate_more_memory_than_its_size(trained: Command) -> None:
     checkpoint = torch.load(CHECKPOINTS / "best.ckpt", weights_only=True)
     weights = checkpoint["state_dict"]
     for layer in (0, 1):  # a matrix between them would have 4 TB
@@ -246,7 +248,7 @@ def test_a_forged_checkpoint_asks_for_no_more_memory_than_it_fills(trained: Comm
     assert "is of another network" in outcome.err
 
 
-def test_a_network_for_images_labels_no_table(fit: Command, command: Command) -> None:
+def test_a_network_for_images_does_not_predict_a_table(fit: Command, command: Command) -> None:
     assert fit("--trainer.max_epochs", "1").code == 0
     write_iris(Path("mine.csv"))
     outcome = command("predict", "mine.csv")
@@ -268,7 +270,7 @@ def test_a_missing_extra_is_named_in_a_line(
     assert outcome.code == (2 if package == "pandas" else 0)
 
 
-def test_a_csv_file_alone_says_that_the_data_are_a_table(command: Command) -> None:
+def test_a_csv_file_alone_selects_the_data_kind_table(command: Command) -> None:
     write_iris(Path("mine.csv"))
     outcome = command("fit", "--data.csv_file=mine.csv", "--data.target", "species", "--trainer.max_epochs", "1")
     assert outcome.code == 0, outcome.err
@@ -283,7 +285,7 @@ def test_help_shows_the_options_of_a_table(command: Command) -> None:
     assert "--model.in_features" not in out
 
 
-def test_a_weighted_mean_of_the_weights_and_another_schedule_work_for_a_table_too(command: Command) -> None:
+def test_weight_averaging_and_another_schedule_work_for_a_table_too(command: Command) -> None:
     write_mixed(Path("mine.csv"))
     kind = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "kind")
     options = ("--model.ema_decay", "0.9", "--model.schedule", "cosine", "--model.optimizer", "muon")

@@ -1,4 +1,4 @@
-"""What is typed wrongly, or points to what is wrong: one line, the right exit code, nothing left behind."""
+"""Wrong command lines, data and checkpoints: one line, the exit code, and no files left."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A trained checkpoint, for the tests that spoil it."""
+"""A trained checkpoint, for the tests that modify it."""
 
 import sys
 from contextlib import chdir

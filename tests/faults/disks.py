@@ -1,4 +1,4 @@
-"""File systems made for a test."""
+"""File systems mounted for a test."""
 
 import subprocess
 
@@ -9,5 +9,5 @@ def mount(*options: str) -> None:
     """Mount a file system; skip the test where that is not allowed, as it is to root alone on most machines."""
     mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
     if mounted.returncode:
-        # A full disk cannot be had otherwise; the same errors are tested everywhere by refusing each request.
+        # A full disk needs a mount; other tests cover the same errors by failing each system call.
         pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")

@@ -319,7 +319,7 @@ QUICK = settings(
 @ADVICE
 @given(config=ANY)
 @settings(QUICK, max_examples=12)
-def test_any_config_is_refused_or_fine(command: Command, folder: Path, config: bytes) -> None:
+def test_any_config_is_refused_or_accepted(command: Command, folder: Path, config: bytes) -> None:
     check(command, folder, config)
 
 
@@ -327,5 +327,5 @@ def test_any_config_is_refused_or_fine(command: Command, folder: Path, config: b
 @pytest.mark.slow
 @given(config=ANY)
 @settings(QUICK, max_examples=4 * TRIALS)
-def test_any_config_is_refused_or_fine_however_often(command: Command, folder: Path, config: bytes) -> None:
+def test_any_config_is_refused_or_accepted_however_often(command: Command, folder: Path, config: bytes) -> None:
     check(command, folder, config)

@@ -1,4 +1,4 @@
-"""A checkpoint with flipped bytes or cut short is refused in a line, or carries what it carried before."""
+"""A checkpoint with flipped bytes or cut short is refused in a line, or has the same content as before."""
 
 import random
 import zipfile
@@ -18,7 +18,7 @@ from tests.training.bits import assert_same
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A checkpoint of 15 KB in a run's folder, saved the way every checkpoint is."""
+    """A checkpoint of 15 KB in a run's folder, saved as every checkpoint is."""
     weights = {f"network.{name}": value for name, value in SimpleCNN().state_dict().items() if value.numel() < 2000}
     momenta = {"state": {0: {"step": torch.tensor(7.0), "exp_avg": torch.rand(10, 128)}}, "param_groups": [{"lr": 0.1}]}
     checkpoint = {
@@ -36,12 +36,12 @@ def small(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Where a copy goes that no manifest vouches for: the file's own checksums must do."""
+    """The path of a copy that is in no manifest: only its own checksums protect it."""
     return tmp_path / "copy.ckpt"
 
 
 def refused(path: Path) -> bool:
-    """Tell whether a file is refused, in a line that names it; any other error passes through."""
+    """Return whether a file is refused, in a line that names it; other errors are raised."""
     try:
         verification.read_checkpoint(path)
     except CheckpointError as error:
@@ -54,7 +54,7 @@ def refused(path: Path) -> bool:
 
 
 def structure(path: Path) -> Sequence[int]:
-    """Return where the bytes are that are no tensor's: the zip's own, and the pickle's."""
+    """Return the positions of the bytes outside tensors: those of the zip format and of the pickle."""
     data = path.read_bytes()
     places = set(range(len(data)))
     with zipfile.ZipFile(path) as archive:
@@ -67,7 +67,7 @@ def structure(path: Path) -> Sequence[int]:
 
 
 def flip(path: Path, outside: Path, trials: int) -> None:
-    """Flip one to eight bytes, every other time in the structure only, with and without a manifest."""
+    """Flip one to eight bytes, in every second trial outside tensors only, with and without a manifest."""
     draw = random.Random(0)
     data, original, places = path.read_bytes(), verification.read_checkpoint(path), structure(path)
     accepted = 0
@@ -81,23 +81,23 @@ def flip(path: Path, outside: Path, trials: int) -> None:
         if not refused(outside):
             accepted += 1
             assert_same(verification.read_checkpoint(outside), original, f"trial {trial}")
-    assert accepted < trials / 2, "a file that no manifest vouches for has idle bytes, but few"
+    assert accepted < trials / 2, "a file that is in no manifest has unused bytes, but few"
 
 
 def cut(data: bytes, lengths: Iterable[int], *paths: Path) -> None:
-    """Cut the file off at each length; nothing but the whole is accepted."""
+    """Check that the file, cut off at each length, is refused."""
     for length in lengths:
         for path in paths:
             path.write_bytes(data[:length])
             assert refused(path), f"{path.name} with {length} of {len(data)} bytes"
 
 
-def test_flipped_bytes_are_refused_or_carried_nothing(small: Path, outside: Path) -> None:
+def test_flipped_bytes_are_refused_or_change_no_value(small: Path, outside: Path) -> None:
     flip(small, outside, 200)
 
 
 @pytest.mark.slow
-def test_flipped_bytes_are_refused_or_carried_nothing_however_often(small: Path, outside: Path) -> None:
+def test_flipped_bytes_are_refused_or_change_no_value_however_often(small: Path, outside: Path) -> None:
     flip(small, outside, 10 * TRIALS)
 
 
@@ -122,7 +122,7 @@ def test_a_whole_checkpoint_cut_at_every_kibibyte_is_refused(tmp_path: Path, out
 
 
 def test_a_tensor_marked_as_a_folder_is_refused(small: Path, outside: Path) -> None:
-    """One flipped bit that no checksum covers: torch returns a tensor of whatever was in memory."""
+    """No checksum covers this bit; if it is flipped, torch returns a tensor of uninitialised memory."""
     data = bytearray(small.read_bytes())
     entry = data.index(b"PK\1\2")
     while b"/data/" not in data[entry : entry + 80]:
@@ -133,7 +133,7 @@ def test_a_tensor_marked_as_a_folder_is_refused(small: Path, outside: Path) -> N
 
 
 def forge(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Replace the pickle inside a checkpoint, with the checksum that belongs to it: an attacker, not an accident."""
+    """Replace the pickle inside a checkpoint together with its checksum, as an attack would."""
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: archive.read(info) for info in archive.infolist()}
     with zipfile.ZipFile(path, "w") as archive:
@@ -156,9 +156,9 @@ def mutate_pickles(path: Path, outside: Path, trials: int) -> None:
         if refused(outside):
             continue
         checkpoint = verification.read_checkpoint(outside)
-        with pytest.raises(CheckpointError):  # it never was a whole training
+        with pytest.raises(CheckpointError):  # it contains no training state
             verification.check_resumable(outside, checkpoint)
-        with pytest.raises(CheckpointError):  # nor a whole network
+        with pytest.raises(CheckpointError):  # nor all weights of a network
             verification.check_weights(outside, checkpoint, SimpleCNN().state_dict())
 
 

@@ -1,4 +1,4 @@
-"""The exit codes, fault by fault; each comes with a line that says what is wrong, and leaves no empty run behind."""
+"""The exit code of each fault; each is reported in one line, and leaves no empty run."""
 
 import errno
 import os
@@ -28,12 +28,12 @@ RUN, LOGS = Path("checkpoints/version_0"), Path("lightning_logs/version_0")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a fault is made with.
+    """What a fault needs.
 
     Args:
         run: Runs a command.
-        patch: Replaces parts of the program for the time of a test.
-        data_dir: A copy of the small data; commands train on it.
+        patch: Patches the program during a test.
+        data_dir: A copy of the small data, which commands train on.
     """
 
     run: Command
@@ -41,7 +41,7 @@ class Stage:
     data_dir: Path
 
     def before(self, owner: type, method: str, action: Callable[[Any], object]) -> None:
-        """Do something each time before a method runs, given its object."""
+        """Call an action with the object each time before a method runs."""
         original = getattr(owner, method)
 
         def replacement(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ class Stage:
         self.patch.setattr(owner, method, replacement)
 
 
-Fault = Callable[[Stage], object]  # brings a fault about; what it returns is kept until the command has ended
+Fault = Callable[[Stage], object]  # causes a fault; its result is kept until the command has ended
 
 
 def nothing(stage: Stage) -> None: ...
@@ -141,7 +141,7 @@ def a_data_file_that(change: Callable[[bytearray], object]) -> Fault:
     return prepare
 
 
-def pictures_of_another_size(stage: Stage) -> None:
+def images_of_another_size(stage: Stage) -> None:
     for prefix, count in (("train", 300), ("t10k", 101)):
         idx.write(stage.data_dir / "MNIST" / "raw" / f"{prefix}-images-idx3-ubyte", np.zeros((count, 9, 9), np.uint8))
 
@@ -157,7 +157,7 @@ def a_program_that_fails(stage: Stage) -> None:
     stage.before(Classifier, "on_train_epoch_end", lambda self: 1 / 0)
 
 
-def a_reader_who_has_gone(stage: Stage) -> None:
+def a_closed_output(stage: Stage) -> None:
     def fail(classifier: Classifier) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
@@ -228,10 +228,10 @@ TABLE: list[tuple[int, Fault, str, str]] = [
         "cannot be read; relying on the checksums in each checkpoint",
     ),
     (0, a_sweep_that(SWEEP + LR), "sweep --config sweep.yaml", "best: trial 0"),
-    # 1 what nobody foresaw
+    # 1 unexpected
     (1, a_sweep_that(SWEEP + LR.replace("0.001", "1e30")), "sweep --config sweep.yaml", "no trial has a score"),
     (1, a_program_that_fails, "fit", "unexpected ZeroDivisionError: division by zero; --debug shows where"),
-    (1, a_reader_who_has_gone, "fit", "the output was closed before the command had finished"),
+    (1, a_closed_output, "fit", "the output was closed before the command had finished"),
     # 2 usage or config
     (2, nothing, "", "usage:"),
     (2, nothing, "fot", "unknown command fot; did you mean fit?"),
@@ -289,7 +289,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
         "too short: 300 items need 308 bytes, the file has",
     ),
     (4, a_data_file_that(bytearray.clear), "fit --data.source files", "the file is empty"),
-    (4, pictures_of_another_size, "fit", "train images are 9×9 pixels, the network takes 28×28"),
+    (4, images_of_another_size, "fit", "train images are 9×9 pixels, the network takes 28×28"),
     (4, a_sweep_that(SWEEP + LR, no_data), "sweep --config sweep.yaml", "missing; your own"),
     # 5 disk or permissions
     (5, a_sweep_that(SWEEP + LR, a_file_in_place_of("sweeps")), "sweep --config sweep.yaml", "cannot write into"),

@@ -1,4 +1,4 @@
-"""Eight processes that need the data at once, in a folder that has none or a damaged file: all get it, whole."""
+"""Eight processes fetch the data at once, into an empty folder or beside a damaged file: all get complete files."""
 
 import multiprocessing
 from multiprocessing.pool import Pool
@@ -41,12 +41,12 @@ def rounds(dataset: DatasetSource, root: Path, count: int) -> None:
             rush(pool, dataset, root / str(number), damaged=number % 2 == 1)
 
 
-def test_processes_that_need_the_data_at_once_all_get_it(dataset: DatasetSource, tmp_path: Path) -> None:
+def test_processes_that_fetch_at_once_all_get_complete_files(dataset: DatasetSource, tmp_path: Path) -> None:
     rounds(dataset, tmp_path, 10)
 
 
 @pytest.mark.slow
-def test_processes_that_need_the_data_at_once_all_get_it_round_after_round(
+def test_processes_that_fetch_at_once_all_get_complete_files_round_after_round(
     dataset: DatasetSource, tmp_path: Path
 ) -> None:
     rounds(dataset, tmp_path, max(TRIALS // 10, 1))

@@ -1,6 +1,6 @@
-"""How often the slow tests of faults try: a few minutes' worth, or as often as FAULT_TRIALS says."""
+"""The number of trials of the slow tests of faults: FAULT_TRIALS, or a number that takes a few minutes."""
 
 import os
 
-# Kills of real runs; what costs less is tried a multiple of that.
+# Kills of real runs; cheaper trials are run several times as often.
 TRIALS = int(os.environ.get("FAULT_TRIALS", "50"))

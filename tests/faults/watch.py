@@ -1,4 +1,4 @@
-"""See what an attack does to this process: code that runs, requests to the system, time and memory."""
+"""Observe what an attack does to this process: code that runs, system calls, time and memory."""
 
 import resource
 import signal
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
 
-CANARY = "canary-of-an-attack"  # the folder that a payload would make
+CANARY = "canary-of-an-attack"  # the folder that a payload would create
 
-# What Python tells an audit hook of, and no reading of a checkpoint or config needs.
+# Audit events that reading a checkpoint or a config never raises.
 FORBIDDEN = (
     "os.system",
     "os.exec",
@@ -21,11 +21,11 @@ FORBIDDEN = (
     "socket.connect",
 )
 MAX_EXTRA_MIB = 256
-HANGS_AFTER_S = 120  # refusing takes half a second; a machine may be slow
+HANGS_AFTER_S = 120  # refusing takes half a second, but a machine may be slow
 
 
 class Watch:
-    """Records forbidden events and traces of a payload while it is on; an audit hook can never be taken away."""
+    """Record forbidden events and traces of a payload while on; an audit hook cannot be removed."""
 
     def __init__(self) -> None:
         self.on = False
@@ -56,12 +56,12 @@ watch = Watch()
 
 
 class HangsError(BaseException):
-    """Raised in what takes too long; no handler of usual errors swallows it."""
+    """Raised in code that takes too long; handlers of ordinary errors do not catch it."""
 
 
 @contextmanager
 def unharmed(root: Path) -> Iterator[None]:
-    """See that what runs here starts nothing, asks for little memory, and does not hang."""
+    """Check that the code in this context starts no process, takes little memory, and does not hang."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise HangsError
@@ -81,10 +81,10 @@ def unharmed(root: Path) -> Iterator[None]:
 
 
 def peak_mib() -> float:
-    """Return the most memory that this process ever had."""
+    """Return the peak memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def listing(root: Path) -> list[str]:
-    """Return everything in a folder."""
+    """Return the paths of everything in a folder."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))

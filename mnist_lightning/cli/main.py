@@ -184,5 +184,7 @@ def _silence_libraries() -> None:
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler prints its table there
     # Only a run that is resumed in place has checkpoints in its folder, and there they are expected.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
+    # A ModelCheckpoint of the user's that is evaluated, or resumed in a new run, has another folder than before.
+    warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
     # torch's own pytree module, which Lightning 2.6 calls, uses a name that torch deprecates.
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)

@@ -99,6 +99,11 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def add_checkpoint_option(self) -> None:
+        """Add the option `--ckpt_path`, which is `best` by default."""
+        text = "best or last of the newest run, version_3/best, or a file (default: best)"
+        self.add_argument("--ckpt_path", default="best", metavar="CHECKPOINT", help=text)
+
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
         if unknown := unknown_option(message, self._option_string_actions):

@@ -23,15 +23,7 @@ DESCRIPTION = (
 
 
 def main(args: list[str]) -> int:
-    """Serve the page until Ctrl-C; return the exit code.
-
-    Args:
-        args: The command line after `demo`.
-
-    Raises:
-        CheckpointError: If there is no network for drawings.
-        ConfigError: If the server cannot listen on the address.
-    """
+    """Run the command with the arguments after `demo` until Ctrl-C; return its exit code."""
     options = _parser().parse_args(args)
     from mnist_lightning.inference.network import load_image_network
 
@@ -103,12 +95,7 @@ def make_server(trained: "TrainedNetwork[ImageSchema]", host: str, port: int) ->
 
 def _parser() -> CommandParser:
     parser = CommandParser("demo", DESCRIPTION, "demo --ckpt_path version_3/best --port 7860")
-    parser.add_argument(
-        "--ckpt_path",
-        default="best",
-        metavar="CHECKPOINT",
-        help="best or last of the newest run, version_3/best, or a file (default: best)",
-    )
+    parser.add_checkpoint_option()
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=_port, default=7860, help="port to listen on, 0 for a free one (default: 7860)")
     return parser

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -50,14 +49,13 @@ class PageServer(ThreadingHTTPServer):
         OSError: If the server cannot listen on the address.
     """
 
-    daemon_threads = False  # a daemon thread that runs torch while the interpreter exits can crash the process
+    daemon_threads = False  # closing waits for the threads: one that runs torch during exit can crash the process
     request_queue_size = 64
 
     def __init__(
         self, host: str, port: int, network: dict[str, Any], predict: Callable[[bytes], dict[str, Any]]
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._open: set[socket.socket] = set()
         super().__init__((host, port), _Handler)
         page = files("mnist_lightning.inference.demo") / "page"
         self.pages = {path: ((page / name).read_bytes(), kind) for path, (name, kind) in PAGE_FILES.items()}
@@ -70,21 +68,6 @@ class PageServer(ThreadingHTTPServer):
         with self._one_at_a_time:
             return json.dumps(self._predict(drawing)).encode()
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Handle a connection in its thread."""
-        self._open.add(request)
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._open.discard(request)
-
-    def server_close(self) -> None:
-        """Stop listening, close open connections, and wait for their threads."""
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        super().server_close()
-
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that close the connection early."""
         if not isinstance(sys.exception(), OSError):
@@ -94,7 +77,7 @@ class PageServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     default_request_version = "HTTP/1.0"  # so that the reply to a malformed request has a status
-    timeout = 10.0  # seconds without data from the client
+    timeout = 2.0  # seconds without data from the client; closing the server may take as long
 
     def do_GET(self) -> None:
         if not self._is_allowed():

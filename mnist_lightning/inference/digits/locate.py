@@ -58,6 +58,11 @@ class Box(NamedTuple):
         """The longer side."""
         return max(self.right - self.left, self.bottom - self.top)
 
+    @property
+    def ints(self) -> tuple[int, int, int, int]:
+        """The edges as whole numbers."""
+        return int(self.left), int(self.top), int(self.right), int(self.bottom)
+
     def contains(self, other: "Box") -> bool:
         """Return whether another, different box lies within this one."""
         inside = self.left <= other.left and self.top <= other.top
@@ -124,7 +129,7 @@ def find_digit(grey: NDArray[np.uint8], inks: tuple[Ink, ...]) -> Digit | None:
     )
     if refined := _find_candidate(close_copy := _working_copy(image, close_up), digit.ink):
         digit, window, copy = refined, close_up, close_copy
-    left, top, right, bottom = (int(edge) for edge in digit.box)
+    left, top, right, bottom = digit.box.ints
     strokes = np.pad(digit.strokes, RIM)[top : bottom + 2 * RIM, left : right + 2 * RIM]
     return Digit(strokes, digit.ink, _to_image_coordinates(digit.box, window, copy))
 
@@ -137,14 +142,10 @@ def _working_copy(image: Image.Image, window: Box) -> Floats:
 
 
 def _to_image_coordinates(box: Box, window: Box, copy: Floats) -> Box:
-    x_scale = (window.right - window.left) / copy.shape[1]
-    y_scale = (window.bottom - window.top) / copy.shape[0]
-    return Box(
-        window.left + box.left * x_scale,
-        window.top + box.top * y_scale,
-        window.left + box.right * x_scale,
-        window.top + box.bottom * y_scale,
-    )
+    dx = (window.right - window.left) / copy.shape[1]
+    dy = (window.bottom - window.top) / copy.shape[0]
+    left, top = window.left, window.top
+    return Box(left + box.left * dx, top + box.top * dy, left + box.right * dx, top + box.bottom * dy)
 
 
 def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
@@ -160,9 +161,8 @@ def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
     foreground = without_lines(np.clip(found / full_ink, 0, 1))
     components, _ = ndimage.label(foreground >= FAINT_LEVEL, structure=np.ones((3, 3)))  # numbered from 1
     areas = np.bincount(components.ravel())[1:]
-    boxes = np.array(
-        [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(components)], np.int64
-    ).reshape(-1, 4)
+    slices = ndimage.find_objects(components)
+    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], np.int64).reshape(-1, 4)
     chosen = _components_of_digit(components, areas, boxes, foreground >= STROKE_LEVEL)
     if not len(chosen):
         return None
@@ -185,11 +185,10 @@ def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
 
 def _ring(box: Box, shape: tuple[int, int]) -> Mask:
     """Return a mask (H, W) of the pixels around a box."""
-    width = max(2, round(RING * box.size))
+    left, top, right, bottom = box.ints
     ring = np.zeros(shape, bool)
-    for distance, value in ((width, True), (1, False)):
-        rows = slice(max(0, int(box.top) - distance), int(box.bottom) + distance)
-        ring[rows, max(0, int(box.left) - distance) : int(box.right) + distance] = value
+    for distance, value in ((max(2, round(RING * box.size)), True), (1, False)):
+        ring[max(0, top - distance) : bottom + distance, max(0, left - distance) : right + distance] = value
     return ring
 
 
@@ -248,11 +247,8 @@ def _is_paper_around(outer: _Candidate, inner: _Candidate) -> bool:
     Paper comes near the image's edges, and a digit is slim.
     """
     height, width = outer.strokes.shape
-    edges = _count_edges_within(NEAR_EDGE * max(height, width), outer.box, height, width)
-    encloses = edges >= 2 and not _count_edges_within(0, inner.box, height, width)
-    return encloses and inner.slimness > SLIM and bool(outer.strokes.sum() > 3 * inner.strokes.sum())
-
-
-def _count_edges_within(distance: float, box: Box, height: int, width: int) -> int:
-    left, top, right, bottom = box
-    return sum((left <= distance, top <= distance, right >= width - distance, bottom >= height - distance))
+    outer_gaps, inner_gaps = (
+        np.array([box.left, box.top, width - box.right, height - box.bottom]) for box in (outer.box, inner.box)
+    )
+    encloses = (outer_gaps <= NEAR_EDGE * max(height, width)).sum() >= 2 and (inner_gaps > 0).all()
+    return bool(encloses and inner.slimness > SLIM and outer.strokes.sum() > 3 * inner.strokes.sum())

@@ -36,17 +36,7 @@ A network that was trained on folders of images takes (N, S, S), or RGB (N, S, S
 
 
 def main(args: list[str]) -> int:
-    """Run the command; return its exit code.
-
-    Args:
-        args: The command line after `export`.
-
-    Raises:
-        ConfigError: If options cannot be combined, or a package is not installed.
-        CheckpointError: If there is no checkpoint to export, or the file does not compute the same.
-        DatasetError: If the test images for the comparison are corrupted.
-        StorageError: If the file cannot be written.
-    """
+    """Run the command with the arguments after `export`; return its exit code."""
     options = _parser().parse_args(args)
     missing = [package for package in PACKAGES[options.format] if find_spec(package) is None]
     if missing:
@@ -66,12 +56,7 @@ def _parser() -> CommandParser:
         "export", DESCRIPTION, "export --format onnx --ckpt_path version_3/best --output digits.onnx"
     )
     parser.add_argument("--format", choices=PACKAGES, default="onnx", help="file format (default: onnx)")
-    parser.add_argument(
-        "--ckpt_path",
-        default="best",
-        metavar="CHECKPOINT",
-        help="best or last of the newest run, version_3/best, or a file (default: best)",
-    )
+    parser.add_checkpoint_option()
     parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: beside the checkpoint)")
     parser.add_argument(
         "--data.data_dir",

@@ -31,17 +31,7 @@ rows of a .csv file, either all or none."""
 
 
 def main(args: list[str]) -> int:
-    """Run the command; return its exit code: 0 if all were labelled, 1 if some images failed, 4 if all did.
-
-    Args:
-        args: The command line after `predict`.
-
-    Raises:
-        CheckpointError: If there is no trained network, or it is corrupted or takes something else.
-        ConfigError: If the options cannot be combined, or pandas is needed and not installed.
-        DatasetError: If a table cannot be read, or does not fit the network.
-        StorageError: If a result cannot be written.
-    """
+    """Run the command with the arguments after `predict`; return its exit code."""
     options = _parser().parse_args(args)
     if options.output:
         check_output_file(options.output)
@@ -80,12 +70,7 @@ def _parser() -> CommandParser:
         help="a PNG, JPEG, BMP, WebP, TIFF or GIF image, or a folder: all images in it and its subfolders, except "
         "hidden ones; with a network that was trained on a table, a .csv file",
     )
-    parser.add_argument(
-        "--ckpt_path",
-        default="best",
-        metavar="CHECKPOINT",
-        help="best or last of the newest run, version_3/best, or a file (default: best)",
-    )
+    parser.add_checkpoint_option()
     parser.add_argument(
         "--ink",
         choices=("auto", "dark", "light"),

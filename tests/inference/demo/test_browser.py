@@ -112,7 +112,7 @@ def label(page: webdriver.Chrome) -> str:
 
 def wait_for_label(page: webdriver.Chrome, expected: str) -> None:
     WebDriverWait(page, 30, poll_frequency=0.05).until(
-        lambda page: label(page) == expected, f"the page does not come to say {expected}"
+        lambda page: label(page) == expected, f"the page does not show {expected}"
     )
 
 
@@ -128,7 +128,7 @@ def network_input(page: webdriver.Chrome) -> list[int]:
 
 
 def bars(page: webdriver.Chrome) -> list[float]:
-    """The length of each bar, as a share of its track."""
+    """The length of each bar, as a fraction of its track."""
     script = "return [...document.querySelectorAll('.bar')].map(b => b.offsetWidth / b.parentElement.clientWidth)"
     lengths: list[float] = page.execute_script(script)
     return lengths

@@ -76,7 +76,7 @@ def measure(path: str, batch_size: int, steps: int) -> None:
         enable_model_summary=False,
     )
     start = time.perf_counter()
-    trainer.fit(TableClassifier(in_features, len(data.schema.class_names)), datamodule=data)
+    trainer.fit(TableClassifier(in_features=in_features, num_classes=len(data.schema.class_names)), datamodule=data)
     result = {
         "read_s": read_s,
         "base_mb": base_mb,

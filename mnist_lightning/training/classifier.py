@@ -4,63 +4,71 @@ What makes a resumed run exact is in `callbacks/exact_resume.py`; nothing here d
 """
 
 import math
-from dataclasses import asdict
-from inspect import signature
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
+from mnist_lightning.models.class_path import build, class_path_of, with_arguments
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
 from mnist_lightning.training.optim.muon import Muon
-from mnist_lightning.training.optim.schedule import Schedule, lr_factor
+from mnist_lightning.training.optim.schedule import lr_factor
 
 
 class Classifier(LightningModule):
-    """Train SimpleCNN with cross-entropy.
+    """Train a network with cross-entropy.
 
     Args:
-        lr: Learning rate, above 0: the initial one with the schedule `plateau`, the peak with the others.
-        optimizer: `adam`, or `muon`: Adam, but with orthogonalised updates for the weights between the first and the
-            last layer.
-        schedule: `plateau` multiplies the learning rate by `plateau_factor` when the validation loss stops improving;
-            `linear` and `cosine` warm up and then decay to 0 over all steps, along a line or half a cosine.
+        network: Class of the network, or a function that returns one, with arguments; null takes SimpleCNN. What the
+            data determine (`num_classes`, `in_channels`, `image_size`, `in_features`) is passed to each argument of
+            that name.
+        lr: Learning rate, above 0: the initial one with the schedule `plateau`, the peak with `linear` and `cosine`.
+        optimizer: `adam`; `muon`: Adam, but with orthogonalised updates for the weights between the first and the last
+            layer; or the class of any optimizer, with arguments.
+        lr_scheduler: `plateau` multiplies the learning rate by `plateau_factor` when the validation loss stops
+            improving; `linear` and `cosine` warm up and then decay to 0 over all steps, along a line or half a cosine;
+            or the class of any schedule, with arguments.
+        lr_scheduler_interval: How often a schedule given as a class is stepped: after each `epoch` or each `step`.
         warmup: Fraction of the steps over which `linear` and `cosine` warm up, in [0, 1).
-        beta2: Decay rate of Adam's second-moment estimate, in [0, 1).
-        weight_decay: Decoupled weight decay (AdamW), at least 0.
+        beta2: Decay rate of the second-moment estimate of `adam` and `muon`, in [0, 1).
+        weight_decay: Decoupled weight decay (AdamW) of `adam` and `muon`, at least 0.
         label_smoothing: Probability mass of the training target spread evenly over all classes, in [0, 1).
         ema_decay: Decay of an exponential moving average of the weights, in [0, 1); 0 keeps none. The average is what
             is validated, saved as the network and tested.
-        conv_dropout: Probability of zeroing a feature after the convolutions, in [0, 1).
-        fc_dropout: Probability of zeroing a feature before the last layer, in [0, 1).
+        conv_dropout: Probability of zeroing a feature after the convolutions of SimpleCNN, in [0, 1).
+        fc_dropout: Probability of zeroing a feature before the last layer of SimpleCNN, in [0, 1).
         plateau_factor: Factor by which `plateau` multiplies the learning rate, in (0, 1).
         plateau_patience: Epochs without a lower validation loss that `plateau` tolerates before it reduces the learning
             rate, at least 0.
-        num_classes: Number of classes, at least 2. On the command line the data determine it, and the next two.
+        num_classes: Number of classes, at least 2. On the command line the data determine it, and the next three.
         in_channels: 1 for grey images, 3 for colour.
         image_size: Height and width of the square images in pixels, at least 4.
+        in_features: Numbers in a row of a table; null for images.
 
     Raises:
-        ConfigError: If an argument is out of range.
+        ConfigError: If an argument is out of range, or a class cannot be used.
     """
 
-    network: Any  # SimpleCNN, or the network of a subclass
+    network: Any  # SimpleCNN by default
 
     def __init__(
         self,
+        network: nn.Module | Callable[..., nn.Module] | None = None,
         lr: float = 1e-3,
-        optimizer: Literal["adam", "muon"] = "adam",
-        schedule: Schedule = "plateau",
+        optimizer: Literal["adam", "muon"] | OptimizerCallable = "adam",
+        lr_scheduler: Literal["plateau", "linear", "cosine"] | LRSchedulerCallable = "plateau",
+        lr_scheduler_interval: Literal["epoch", "step"] = "epoch",
         warmup: float = 0.0,
         beta2: float = 0.999,
         weight_decay: float = 0.0,
@@ -73,9 +81,10 @@ class Classifier(LightningModule):
         num_classes: int = 10,
         in_channels: int = 1,
         image_size: int = 28,
+        in_features: int | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(*signature(type(self)).parameters)  # a subclass may have others than the base
+        self.save_hyperparameters(ignore=["network", "optimizer", "lr_scheduler"])
         for name, is_valid, allowed in (
             ("lr", 0 < lr < math.inf, "above 0"),
             ("warmup", 0 <= warmup < 1, "in [0, 1)"),
@@ -88,24 +97,36 @@ class Classifier(LightningModule):
         ):
             if not is_valid:
                 raise ConfigError(f"model.{name} must be {allowed}, got {self.hparams[name]}")
-        try:
-            self.network = self.make_network()
-        except ValueError as error:
-            raise ConfigError(f"model.{error}") from None
-        self.example_input_array: Tensor = self.make_example()
-        self.train_metric, self.val_metric, self.test_metric = LossAndAccuracy(), LossAndAccuracy(), LossAndAccuracy()
+        # Classes are kept as paths and arguments: plain values, from which a checkpoint is rebuilt.
+        self.save_hyperparameters(
+            {
+                "network": None if network is None else class_path_of(network),
+                "optimizer": optimizer if isinstance(optimizer, str) else class_path_of(optimizer),
+                "lr_scheduler": lr_scheduler if isinstance(lr_scheduler, str) else class_path_of(lr_scheduler),
+            }
+        )
+        self.network = network if isinstance(network, nn.Module) else self.make_network()
+        shape = (in_features,) if in_features else (in_channels, image_size, image_size)
+        self.example_input_array: Tensor = torch.zeros(1, *shape)
+        self.train_metric, self.val_metric, self.test_metric = (LossAndAccuracy() for _ in range(3))
         self.score: Score | None = None  # of the last evaluation that ended
 
     def make_network(self) -> nn.Module:
-        """Return the network that the hyper-parameters describe; a ValueError reports one that is out of range."""
-        options = ("conv_dropout", "fc_dropout", "num_classes", "in_channels", "image_size")
-        network = SimpleCNN(**{name: self.hparams[name] for name in options})
-        return network.to(memory_format=torch.channels_last)
+        """Return the network that the hyper-parameters describe.
 
-    def make_example(self) -> Tensor:
-        """Return an input of the network, a batch of one."""
-        size = self.hparams["image_size"]
-        return torch.zeros(1, self.hparams["in_channels"], size, size)
+        Raises:
+            ConfigError: If its class cannot be used, or an argument is out of range.
+        """
+        names = ("num_classes", "in_channels", "image_size", "in_features")
+        determined = {name: self.hparams[name] for name in names if self.hparams[name] is not None}
+        if self.hparams["network"] is not None:
+            self.hparams["network"] = with_arguments(self.hparams["network"], determined)
+            return build(self.hparams["network"], nn.Module)
+        dropout = {name: self.hparams[name] for name in ("conv_dropout", "fc_dropout")}
+        try:
+            return SimpleCNN(**determined, **dropout).to(memory_format=torch.channels_last)
+        except ValueError as error:
+            raise ConfigError(f"model.{error}") from error
 
     def setup(self, stage: str) -> None:
         """Check that the network has an output for each class of the data."""
@@ -152,40 +173,31 @@ class Classifier(LightningModule):
         return self.forward(images).softmax(dim=1)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimizer and the learning-rate schedule, stepped by Lightning."""
+        """Return the optimizer and the learning-rate schedule, which Lightning steps."""
         # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (fixed after 2.6.6).
         optimizer = self.make_optimizer(fused=self.trainer.gradient_clip_val is None)
-        options = self.hparams
-        if options["schedule"] != "plateau":
-            total = self.trainer.estimated_stepping_batches
-            if not 0 < total < float("inf"):
-                raise ConfigError(
-                    "this model.schedule needs to know the last step: set trainer.max_epochs or trainer.max_steps"
-                )
-            schedule, warmup = options["schedule"], options["warmup"]
-            scheduler = LambdaLR(
-                optimizer, lambda step: lr_factor((step + 1) / (total + 1), schedule=schedule, warmup=warmup)
-            )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-        if not self.trainer.enable_validation:
-            return optimizer
-        plateau = ReduceLROnPlateau(
-            optimizer, mode="min", factor=options["plateau_factor"], patience=options["plateau_patience"]
-        )
-        every = self.trainer.check_val_every_n_epoch or 1
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "frequency": every, "strict": False},
-        }
+        scheduler = self.make_lr_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if not self.trainer.enable_validation:
+                return optimizer
+            every = self.trainer.check_val_every_n_epoch or 1
+            monitor = getattr(scheduler, "monitor", "val_loss")  # Lightning's own ReduceLROnPlateau names one
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "frequency": every, "strict": False},
+            }
+        interval = "step" if isinstance(scheduler, LambdaLR) else self.hparams["lr_scheduler_interval"]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the schema of the data, without which the weights cannot be used."""
-        datamodule = getattr(self._trainer, "datamodule", None)  # `trainer` raises an error before the first `fit`
-        if isinstance(datamodule, ClassificationDataModule):
-            checkpoint["inputs"] = asdict(datamodule.schema)
+    def make_optimizer(self, *, fused: bool) -> Optimizer:
+        """Return the optimizer of the network's parameters, without those that are frozen.
 
-    def make_optimizer(self, *, fused: bool) -> Adam:
-        """Return the optimizer of the network's parameters."""
+        Args:
+            fused: Whether Adam and Muon update all parameters in one kernel.
+        """
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        if not isinstance(self.hparams["optimizer"], str):
+            return build(with_arguments(self.hparams["optimizer"], {"lr": self.hparams["lr"]}), Optimizer, parameters)
         options: dict[str, Any] = {
             "lr": self.hparams["lr"],
             "betas": (0.9, self.hparams["beta2"]),
@@ -194,10 +206,30 @@ class Classifier(LightningModule):
             "fused": fused,
         }
         if self.hparams["optimizer"] == "adam":
-            return Adam(self.network.parameters(), **options)
-        matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1][1:-1]
-        others = [parameter for parameter in self.network.parameters() if all(parameter is not m for m in matrices)]
+            return Adam(parameters, **options)
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1][1:-1]
+        others = [parameter for parameter in parameters if all(parameter is not matrix for matrix in matrices)]
         return Muon(matrices, others, **options)
+
+    def make_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau:
+        """Return the learning-rate schedule of an optimizer."""
+        options = self.hparams
+        if options["lr_scheduler"] == "plateau":
+            return ReduceLROnPlateau(
+                optimizer, mode="min", factor=options["plateau_factor"], patience=options["plateau_patience"]
+            )
+        if not isinstance(options["lr_scheduler"], str):
+            class_path = options["lr_scheduler"]
+            if class_path["init_args"].get("total_steps", 0) is None:  # of OneCycleLR, for example
+                class_path = with_arguments(class_path, {"total_steps": self.trainer.estimated_stepping_batches})
+            return build(class_path, object, optimizer)  # type: ignore[return-value]  # two unrelated base classes
+        schedule, warmup = options["lr_scheduler"], options["warmup"]
+        total = self.trainer.estimated_stepping_batches
+        if not 0 < total < math.inf:
+            raise ConfigError(
+                "model.lr_scheduler needs to know the last step: set trainer.max_epochs or trainer.max_steps"
+            )
+        return LambdaLR(optimizer, lambda step: lr_factor((step + 1) / (total + 1), schedule=schedule, warmup=warmup))
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the weight averaging that `ema_decay` asks for."""

@@ -288,7 +288,7 @@ def test_help_shows_the_options_of_a_table(command: Command) -> None:
 def test_weight_averaging_and_another_schedule_work_for_a_table_too(command: Command) -> None:
     write_mixed(Path("mine.csv"))
     kind = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "kind")
-    options = ("--model.ema_decay", "0.9", "--model.schedule", "cosine", "--model.optimizer", "muon")
+    options = ("--model.ema_decay", "0.9", "--model.lr_scheduler", "cosine", "--model.optimizer", "muon")
     outcome = command("fit", *kind, *options, "--trainer.max_epochs", "2", "--test_after_fit", "true")
     assert outcome.code == 0, outcome.err
     assert result()["total"] == 6

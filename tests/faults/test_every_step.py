@@ -20,7 +20,7 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
     "no validation": ("--data.val_size", "0"),
     # Every option whose state or randomness a checkpoint must carry on.
     "the best recipe": (
-        *("--model.optimizer", "muon", "--model.weight_decay", "0.1", "--model.schedule", "cosine"),
+        *("--model.optimizer", "muon", "--model.weight_decay", "0.1", "--model.lr_scheduler", "cosine"),
         *("--model.warmup", "0.2", "--model.ema_decay", "0.9", "--model.label_smoothing", "0.1"),
         *("--data.rotation", "10", "--data.scale", "0.1", "--data.shear", "5", "--data.shift", "2"),
         *("--data.elastic", "1"),

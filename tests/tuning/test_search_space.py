@@ -18,13 +18,13 @@ def test_an_entry_of_the_space_becomes_the_distribution_that_its_keys_describe(c
         "model.lr": LR | {"log": True},
         "model.fc_dropout": {"low": 0.0, "high": 0.5, "step": 0.25},
         "model.plateau_patience": {"low": 0, "high": 4, "step": 2},
-        "model.schedule": {"choices": ["plateau", "cosine"]},
+        "model.lr_scheduler": {"choices": ["plateau", "cosine"]},
     }
     assert read_sweep(config(space=space)).space == {
         "model.lr": FloatDistribution(1e-4, 1e-2, log=True),
         "model.fc_dropout": FloatDistribution(0, 0.5, step=0.25),
         "model.plateau_patience": IntDistribution(0, 4, step=2),
-        "model.schedule": CategoricalDistribution(("plateau", "cosine")),
+        "model.lr_scheduler": CategoricalDistribution(("plateau", "cosine")),
     }
 
 

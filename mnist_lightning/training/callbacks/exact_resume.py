@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, channels_last
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
@@ -165,16 +165,17 @@ class ExactResume(Callback):
 
 
 def fits_optimizer(state: Any, optimizer: Optimizer) -> bool:
-    """Return whether each tensor of a state dict has the shape and layout of its parameter, or is a single number.
+    """Return whether a state dict belongs to the parameters of an optimizer.
 
-    torch does not check this: its fused kernels would read and write beyond the end of a smaller tensor.
+    For Adam, each tensor must also have the shape and layout of its parameter or be a single number. torch does not
+    check this: its fused kernels would read and write beyond the end of a smaller tensor.
     """
     parameters: list[Tensor] = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     indices = list(chain.from_iterable(group["params"] for group in state["param_groups"]))
     if indices != list(range(len(parameters))) or not state["state"].keys() <= set(indices):
         return False
     return all(
-        not isinstance(value, Tensor) or _fits(value, parameters[index])
+        not isinstance(value, Tensor) or not isinstance(optimizer, Adam) or _fits(value, parameters[index])
         for index, values in state["state"].items()
         for value in values.values()
     )

@@ -46,7 +46,7 @@ def data(digits_dir: Path) -> MNISTDataModule:
 
 def classifier(schedule: Any = "plateau") -> Classifier:
     torch.manual_seed(1)
-    return Classifier(lr=0.02, plateau_patience=0, schedule=schedule)
+    return Classifier(lr=0.02, plateau_patience=0, lr_scheduler=schedule)
 
 
 class SaveAt(Callback):

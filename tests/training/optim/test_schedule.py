@@ -16,7 +16,7 @@ def test_without_a_warm_up_the_factor_is_that_of_torchs_own_schedule(schedule: s
     else:
         theirs = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=10)
     for step in range(11):
-        ours = lr_factor(step / 10, schedule=schedule, warmup=0.0)  # type: ignore[arg-type]
+        ours = lr_factor(step / 10, schedule=schedule, warmup=0.0)
         assert ours == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12)
         optimizer.step()
         theirs.step()
@@ -33,7 +33,7 @@ def test_the_rate_rises_and_falls_over_the_whole_training(fit: Command, monkeypa
     monkeypatch.setattr(torch.optim.Adam, "step", record)
     # 8 batches an epoch, two to a step: 4 steps, three times.
     outcome = fit(
-        "--model.schedule", "cosine", "--model.warmup", "0.25", "--model.lr", "0.002", "--trainer.max_epochs", "3",
+        "--model.lr_scheduler", "cosine", "--model.warmup", "0.25", "--model.lr", "0.002", "--trainer.max_epochs", "3",
         "--trainer.accumulate_grad_batches", "2",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
@@ -44,6 +44,6 @@ def test_the_rate_rises_and_falls_over_the_whole_training(fit: Command, monkeypa
 
 
 def test_a_schedule_that_needs_an_end_is_refused_without_one(fit: Command) -> None:
-    outcome = fit("--model.schedule", "linear", "--trainer.max_epochs", "-1")
+    outcome = fit("--model.lr_scheduler", "linear", "--trainer.max_epochs", "-1")
     assert outcome.code == 2
     assert "set trainer.max_epochs or trainer.max_steps" in outcome.err

@@ -3,8 +3,9 @@
 What makes a resumed run exact is in `callbacks/exact_resume.py`; nothing here depends on it.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import asdict
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -13,17 +14,16 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
+from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import build, class_path_of, with_arguments
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
-from mnist_lightning.training.optim.muon import Muon
-from mnist_lightning.training.optim.schedule import lr_factor
+from mnist_lightning.training.optim.factory import check_ranges, make_lr_scheduler, make_optimizer
 
 
 class Classifier(LightningModule):
@@ -85,18 +85,18 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["network", "optimizer", "lr_scheduler"])
-        for name, is_valid, allowed in (
-            ("lr", 0 < lr < math.inf, "above 0"),
-            ("warmup", 0 <= warmup < 1, "in [0, 1)"),
-            ("beta2", 0 <= beta2 < 1, "in [0, 1)"),
-            ("weight_decay", 0 <= weight_decay < math.inf, "at least 0"),
-            ("label_smoothing", 0 <= label_smoothing < 1, "in [0, 1)"),
-            ("ema_decay", 0 <= ema_decay < 1, "in [0, 1)"),
-            ("plateau_factor", 0 < plateau_factor < 1, "in (0, 1)"),
-            ("plateau_patience", plateau_patience >= 0, "at least 0"),
+        check_ranges(self.hparams)
+        for name, has_effect in (
+            ("conv_dropout", network is None),
+            ("fc_dropout", network is None),
+            ("beta2", isinstance(optimizer, str)),
+            ("weight_decay", isinstance(optimizer, str)),
+            ("warmup", lr_scheduler in ("linear", "cosine")),
+            ("plateau_factor", lr_scheduler == "plateau"),
+            ("plateau_patience", lr_scheduler == "plateau"),
         ):
-            if not is_valid:
-                raise ConfigError(f"model.{name} must be {allowed}, got {self.hparams[name]}")
+            if not has_effect and self.hparams[name] != signature(Classifier).parameters[name].default:
+                raise ConfigError(f"model.{name} has no effect with this network, optimizer or schedule; leave it out")
         # Classes are kept as paths and arguments: plain values, from which a checkpoint is rebuilt.
         self.save_hyperparameters(
             {
@@ -122,9 +122,10 @@ class Classifier(LightningModule):
         if self.hparams["network"] is not None:
             self.hparams["network"] = with_arguments(self.hparams["network"], determined)
             return build(self.hparams["network"], nn.Module)
-        dropout = {name: self.hparams[name] for name in ("conv_dropout", "fc_dropout")}
         try:
-            return SimpleCNN(**determined, **dropout).to(memory_format=torch.channels_last)
+            return SimpleCNN(**{name: self.hparams[name] for name in signature(SimpleCNN).parameters}).to(
+                memory_format=torch.channels_last
+            )
         except ValueError as error:
             raise ConfigError(f"model.{error}") from error
 
@@ -175,8 +176,9 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and the learning-rate schedule, which Lightning steps."""
         # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (fixed after 2.6.6).
-        optimizer = self.make_optimizer(fused=self.trainer.gradient_clip_val is None)
-        scheduler = self.make_lr_scheduler(optimizer)
+        fused = self.trainer.gradient_clip_val is None
+        optimizer = make_optimizer(self.network.parameters(), self.hparams, fused=fused)
+        scheduler = make_lr_scheduler(optimizer, self.hparams, lambda: self.trainer.estimated_stepping_batches)
         if isinstance(scheduler, ReduceLROnPlateau):
             if not self.trainer.enable_validation:
                 return optimizer
@@ -189,47 +191,11 @@ class Classifier(LightningModule):
         interval = "step" if isinstance(scheduler, LambdaLR) else self.hparams["lr_scheduler_interval"]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
-    def make_optimizer(self, *, fused: bool) -> Optimizer:
-        """Return the optimizer of the network's parameters, without those that are frozen.
-
-        Args:
-            fused: Whether Adam and Muon update all parameters in one kernel.
-        """
-        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        if not isinstance(self.hparams["optimizer"], str):
-            return build(with_arguments(self.hparams["optimizer"], {"lr": self.hparams["lr"]}), Optimizer, parameters)
-        options: dict[str, Any] = {
-            "lr": self.hparams["lr"],
-            "betas": (0.9, self.hparams["beta2"]),
-            "weight_decay": self.hparams["weight_decay"],
-            "decoupled_weight_decay": True,
-            "fused": fused,
-        }
-        if self.hparams["optimizer"] == "adam":
-            return Adam(parameters, **options)
-        matrices = [parameter for parameter in parameters if parameter.ndim > 1][1:-1]
-        others = [parameter for parameter in parameters if all(parameter is not matrix for matrix in matrices)]
-        return Muon(matrices, others, **options)
-
-    def make_lr_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau:
-        """Return the learning-rate schedule of an optimizer."""
-        options = self.hparams
-        if options["lr_scheduler"] == "plateau":
-            return ReduceLROnPlateau(
-                optimizer, mode="min", factor=options["plateau_factor"], patience=options["plateau_patience"]
-            )
-        if not isinstance(options["lr_scheduler"], str):
-            class_path = options["lr_scheduler"]
-            if class_path["init_args"].get("total_steps", 0) is None:  # of OneCycleLR, for example
-                class_path = with_arguments(class_path, {"total_steps": self.trainer.estimated_stepping_batches})
-            return build(class_path, object, optimizer)  # type: ignore[return-value]  # two unrelated base classes
-        schedule, warmup = options["lr_scheduler"], options["warmup"]
-        total = self.trainer.estimated_stepping_batches
-        if not 0 < total < math.inf:
-            raise ConfigError(
-                "model.lr_scheduler needs to know the last step: set trainer.max_epochs or trainer.max_steps"
-            )
-        return LambdaLR(optimizer, lambda step: lr_factor((step + 1) / (total + 1), schedule=schedule, warmup=warmup))
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the schema of the data, without which the weights cannot be used."""
+        datamodule = getattr(self._trainer, "datamodule", None)  # `trainer` raises an error before the first `fit`
+        if isinstance(datamodule, ClassificationDataModule):
+            checkpoint["inputs"] = asdict(datamodule.schema)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the weight averaging that `ema_decay` asks for."""

@@ -20,5 +20,6 @@ class TableClassifier(Classifier):
     """
 
     def __init__(self, hidden: tuple[int, ...] = (64, 64), dropout: float = 0.0, **kwargs: Any) -> None:
-        kwargs.setdefault("network", partial(MLP, hidden=hidden, dropout=dropout))
+        if kwargs.get("network") is None:
+            kwargs["network"] = partial(MLP, hidden=hidden, dropout=dropout)
         super().__init__(**kwargs)

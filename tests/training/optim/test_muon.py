@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mnist_lightning import Classifier, SimpleCNN
+from mnist_lightning.training.optim.factory import make_optimizer
 from mnist_lightning.training.optim.muon import ITERATIONS, QUINTIC, Muon, orthogonal
 
 
@@ -54,7 +55,7 @@ def test_steps_are_those_of_torchs_own_muon() -> None:
 
 def test_the_weights_between_the_first_and_the_last_layer_are_its_matrices() -> None:
     classifier = Classifier(optimizer="muon")
-    optimizer = classifier.make_optimizer(fused=False)
+    optimizer = make_optimizer(classifier.network.parameters(), classifier.hparams, fused=False)
     names = {parameter: name for name, parameter in classifier.network.named_parameters()}
     assert [names[parameter] for parameter in optimizer.param_groups[1]["params"]] == ["conv2.weight", "fc1.weight"]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(SimpleCNN().parameters()))

@@ -1,0 +1,83 @@
+"""Make the optimizer and the learning-rate schedule that hyper-parameters describe, and check these."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch.nn import Parameter
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from mnist_lightning.errors import ConfigError
+from mnist_lightning.models.class_path import build, with_arguments
+from mnist_lightning.training.optim.muon import Muon
+from mnist_lightning.training.optim.schedule import lr_factor
+
+
+def check_ranges(options: Mapping[str, Any]) -> None:
+    """Check the hyper-parameters of the optimizer, of the schedule and of the loss.
+
+    Raises:
+        ConfigError: If one is out of range.
+    """
+    for name, is_valid, allowed in (
+        ("lr", 0 < options["lr"] < math.inf, "above 0"),
+        ("weight_decay", 0 <= options["weight_decay"] < math.inf, "at least 0"),
+        ("plateau_factor", 0 < options["plateau_factor"] < 1, "in (0, 1)"),
+        ("plateau_patience", options["plateau_patience"] >= 0, "at least 0"),
+        *((name, 0 <= options[name] < 1, "in [0, 1)") for name in ("warmup", "beta2", "label_smoothing", "ema_decay")),
+    ):
+        if not is_valid:
+            raise ConfigError(f"model.{name} must be {allowed}, got {options[name]}")
+
+
+def make_optimizer(parameters: Iterable[Parameter], options: Mapping[str, Any], *, fused: bool) -> Optimizer:
+    """Return the optimizer of a network's parameters, without those that are frozen.
+
+    Args:
+        parameters: Those of the network, in its order.
+        options: Hyper-parameters, as `Classifier` has them.
+        fused: Whether Adam and Muon update all parameters in one kernel.
+    """
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if not isinstance(options["optimizer"], str):
+        return build(with_arguments(options["optimizer"], {"lr": options["lr"]}), Optimizer, parameters)
+    adam: dict[str, Any] = {
+        "lr": options["lr"],
+        "betas": (0.9, options["beta2"]),
+        "weight_decay": options["weight_decay"],
+        "decoupled_weight_decay": True,
+        "fused": fused,
+    }
+    if options["optimizer"] == "adam":
+        return Adam(parameters, **adam)
+    matrices = [parameter for parameter in parameters if parameter.ndim > 1][1:-1]
+    others = [parameter for parameter in parameters if all(parameter is not matrix for matrix in matrices)]
+    return Muon(matrices, others, **adam)
+
+
+def make_lr_scheduler(
+    optimizer: Optimizer, options: Mapping[str, Any], count_steps: Callable[[], float]
+) -> LRScheduler | ReduceLROnPlateau:
+    """Return the learning-rate schedule of an optimizer.
+
+    Args:
+        optimizer: The optimizer.
+        options: Hyper-parameters, as `Classifier` has them.
+        count_steps: Returns the number of optimizer steps of the whole training.
+
+    Raises:
+        ConfigError: If the schedule needs the number of steps, and the training has no end.
+    """
+    schedule: Any = options["lr_scheduler"]
+    if schedule == "plateau":
+        factor, patience = options["plateau_factor"], options["plateau_patience"]
+        return ReduceLROnPlateau(optimizer, mode="min", factor=factor, patience=patience)
+    if not isinstance(schedule, str):
+        if schedule["init_args"].get("total_steps", 0) is None:  # of OneCycleLR, for example
+            schedule = with_arguments(schedule, {"total_steps": count_steps()})
+        return build(schedule, object, optimizer)  # type: ignore[return-value]  # schedules have no common base class
+    total, warmup = count_steps(), options["warmup"]
+    if not 0 < total < math.inf:
+        raise ConfigError("model.lr_scheduler needs to know the last step: set trainer.max_epochs or trainer.max_steps")
+    return LambdaLR(optimizer, lambda step: lr_factor((step + 1) / (total + 1), schedule=schedule, warmup=warmup))

@@ -21,6 +21,7 @@ from mnist_lightning.cli.lightning_cli import TrainerCLI
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.memory import keep_freed_memory
+from mnist_lightning.training.optim.factory import make_optimizer
 
 PEAK_SIZE = 1024  # rows and columns of the matrices whose product measures the machine
 PREFETCHED = 6  # batches: two from each of two workers, and two to warm up
@@ -60,7 +61,7 @@ class BareLoop:
         self.val_loaders = validation if isinstance(validation, list) else [validation]
         classifier = Classifier(**hparams)
         self.network = classifier.network.to(memory_format=torch.channels_last)
-        self.optimizer = classifier.make_optimizer(fused=True)
+        self.optimizer = make_optimizer(classifier.network.parameters(), classifier.hparams, fused=True)
         self.bfloat16 = native_precision(on_gpu=False) == "bf16-mixed"
         self.epoch = -1
         self._begin_epoch()

@@ -21,6 +21,7 @@ from mnist_lightning.cli.safe_yaml import guard_configs
 from mnist_lightning.cli.saved_config import Change, SaveConfig, saved_options
 from mnist_lightning.console import printable
 from mnist_lightning.errors import ConfigError, UserError
+from mnist_lightning.models.class_path import resolve
 from mnist_lightning.runs import run_folders, verification
 from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
@@ -172,13 +173,18 @@ class TrainerCLI(LightningCLI):
             sys.exit(0)
 
     def instantiate_classes(self) -> None:
-        """Create the data module, the model and the Trainer."""
+        """Create the data module, the model and the Trainer; the model creates its network."""
+        model = self.config[self.command].model
+        if isinstance(network := model.network, Namespace):
+            model.network = partial(resolve(network.as_dict()), **network.init_args)
         try:
             super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps an error of the data module in a link of arguments
             if isinstance(error.__cause__, UserError):
                 raise error.__cause__ from None
             raise
+        finally:
+            model.network = network  # in the config that is saved
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer, and the folders of the run that it writes into."""

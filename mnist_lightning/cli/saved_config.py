@@ -17,6 +17,7 @@ from mnist_lightning.cli.safe_yaml import read_config
 from mnist_lightning.console import printable
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs.run_folders import Located
+from mnist_lightning.training.classifier import Classifier
 
 CONFIG = "config.yaml"
 NOTE = "# up to step"  # starts the lines that record what changed when a run was resumed
@@ -120,7 +121,8 @@ def _hyper_parameters(located: Located, checkpoint: Mapping[str, Any]) -> dict[s
     """Return the seed and the options of the model and the data that a checkpoint itself contains."""
     pair = PAIRS[kind_of_content(checkpoint)]
     model, data = (checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-    if not isinstance(model, dict) or not {"lr"} <= model.keys() <= signature(pair.model).parameters.keys():
+    known = signature(Classifier).parameters | signature(pair.model).parameters
+    if not isinstance(model, dict) or not {"lr"} <= model.keys() <= known.keys():
         raise CheckpointError(f"{located.path} was not saved by this project's {pair.model.__name__}")
     groups = {"model": model, "data": data if isinstance(data, dict) else {}}
     linked = {*pair.from_data, "seed"}

@@ -17,19 +17,27 @@ ClassPath = dict[str, Any]  # {"class_path": "torchvision.models.resnet18", "ini
 def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
     """Return the path and the arguments of a class, of a function, or of a `functools.partial` of one.
 
+    The arguments of an object that was created elsewhere are not known: None.
+
     >>> class_path_of(partial(dict, a=1))
     {'class_path': 'builtins.dict', 'init_args': {'a': 1}}
     """
     if isinstance(target, str):
         return {"class_path": target, "init_args": {}}
     if isinstance(target, dict):
-        return {"class_path": target["class_path"], "init_args": dict(target.get("init_args") or {})}
+        if target.get("init_args", {}) is None:
+            raise ConfigError(
+                f"{target['class_path']} was given as an object, so its arguments are not known: pass it again"
+            )
+        return {"class_path": target["class_path"], "init_args": dict(target.get("init_args", {}))}
     function = target.func if isinstance(target, partial) else target
-    arguments = dict(target.keywords) if isinstance(target, partial) else {}
+    arguments: dict[str, Any] | None = dict(target.keywords) if isinstance(target, partial) else {}
+    if not hasattr(function, "__qualname__"):
+        function, arguments = type(function), None
     return {"class_path": f"{function.__module__}.{function.__qualname__}", "init_args": arguments}
 
 
-def resolve(class_path: ClassPath) -> Callable[..., Any]:
+def resolve(class_path: Mapping[str, Any]) -> Callable[..., Any]:
     """Return the class or function that a path names.
 
     Raises:
@@ -87,7 +95,7 @@ def build(class_path: ClassPath, kind: type[T], *args: Any) -> T:
     try:
         result = target(*args, **class_path["init_args"])
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(result, kind):
         raise ConfigError(f"{path} returns {type(result).__name__}, not a {kind.__name__}")
     return result

@@ -127,7 +127,7 @@ class Classifier(LightningModule):
                 memory_format=torch.channels_last
             )
         except ValueError as error:
-            raise ConfigError(f"model.{error}") from error
+            raise ConfigError(f"model.{error}") from None
 
     def setup(self, stage: str) -> None:
         """Check that the network has an output for each class of the data."""

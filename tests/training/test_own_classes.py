@@ -128,3 +128,13 @@ def test_probabilities_are_predicted(digits_dir: Path, tmp_path: Path) -> None:
     assert predicted is not None
     expected = model.eval()(images).softmax(dim=1)
     torch.testing.assert_close(torch.cat([batch for batch in predicted if isinstance(batch, torch.Tensor)]), expected)
+
+
+def test_a_network_given_as_an_object_has_to_be_given_again(digits_dir: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 1)
+    trainer.fit(Classifier(network=Tiny(10)), MNISTDataModule(str(digits_dir), val_size=60))
+    trainer.save_checkpoint(tmp_path / "object.ckpt")
+    with pytest.raises(ConfigError, match="was given as an object"):
+        Classifier.load_from_checkpoint(tmp_path / "object.ckpt")
+    again = Classifier.load_from_checkpoint(tmp_path / "object.ckpt", network=Tiny(10))
+    assert_same(dict(again.state_dict()), dict(trainer.lightning_module.state_dict()))

@@ -46,7 +46,8 @@ def data(digits_dir: Path) -> MNISTDataModule:
 
 def classifier(schedule: Any = "plateau") -> Classifier:
     torch.manual_seed(1)
-    return Classifier(lr=0.02, plateau_patience=0, lr_scheduler=schedule)
+    options: dict[str, Any] = {"plateau_patience": 0} if schedule == "plateau" else {}
+    return Classifier(lr=0.02, lr_scheduler=schedule, **options)
 
 
 class SaveAt(Callback):

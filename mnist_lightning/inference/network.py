@@ -100,11 +100,12 @@ def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[Sch
             if isinstance(schema, TableSchema)
             else f"{located.path} was not trained on a table: it cannot label the rows of a .csv file"
         )
-    with torch.device("meta"):  # a forged checkpoint could ask for more weights than there is memory
-        network = _build(schema, checkpoint["state_dict"])
+    network = _build(schema, checkpoint["state_dict"])
     verification.check_weights(located.path, checkpoint, network.state_dict())
     weights = {name: checkpoint["state_dict"][verification.NETWORK_PREFIX + name] for name in network.state_dict()}
     network.to_empty(device="cpu").load_state_dict(weights)
+    options = checkpoint.get("datamodule_hyper_parameters")
+    data_dir = options.get("data_dir") if isinstance(options, dict) else None
     run_root = located.run.root if located.run else Path()
     return TrainedNetwork(
         network=network.eval(),
@@ -113,21 +114,15 @@ def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[Sch
         epoch=checkpoint["epoch"],
         calibration=calibration.from_checkpoint(checkpoint) or UNCALIBRATED,
         run=located.run,
-        data_dir=_data_dir(checkpoint, run_root),
+        data_dir=run_root / data_dir if isinstance(data_dir, str) else None,
         dataset=DATASETS[trained_on(checkpoint)],
     )
 
 
 def _build(schema: ImageSchema | TableSchema, weights: dict[str, Any]) -> nn.Module:
+    """Return an untrained network for the schema; the hidden widths of an MLP are those of the weights."""
     if isinstance(schema, ImageSchema):
         return SimpleCNN(num_classes=len(schema.class_names), in_channels=schema.channels, image_size=schema.height)
     widths = [len(value) for name, value in weights.items() if name.endswith(".bias") and value.ndim == 1]
-    return MLP(schema.in_features, len(schema.class_names), [width for width in widths[:-1] if width])
-
-
-def _data_dir(checkpoint: dict[str, Any], root: Path) -> Path | None:
-    try:
-        data_dir = checkpoint["datamodule_hyper_parameters"]["data_dir"]
-    except (KeyError, TypeError):
-        return None
-    return root / data_dir if isinstance(data_dir, str) else None
+    with torch.device("meta"):  # takes no memory: a forged checkpoint could ask for more weights than fit in it
+        return MLP(schema.in_features, len(schema.class_names), [width for width in widths[:-1] if width])

@@ -202,7 +202,7 @@ def test_predict_does_not_import_lightning(photos: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_trained_on_mnist_labels_images_of_unseen_digits(command: Command, tmp_path: Path) -> None:
-    fast = Path(__file__).parents[2] / "configs" / "fast.yaml"
+    fast = Path(__file__).parents[3] / "configs" / "fast.yaml"
     trained = command(
         "fit", "--config", str(fast), "--data.source", "bundled", "--trainer.limit_train_batches", "300",
         "--test_after_fit", "false",

@@ -4,18 +4,29 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import Command
+from tests.conftest import Command, run_in
 from tests.training.bits import assert_same, comparable, content, scalars, stop_at
+
+
+# A patience of 0 makes the schedule cut the learning rate within the run.
+CUTTING = ("--model.plateau_patience", "0", "--model.lr", "0.02", "--early_stopping.enabled", "false")
+
+
+@pytest.fixture(scope="module")
+def unbroken_root(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
+    """A folder with a run of five epochs."""
+    root = tmp_path_factory.mktemp("unbroken")
+    small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32")
+    run_in(root, ["fit", *small, "--trainer.max_epochs", "5", *CUTTING])
+    return root
 
 
 @pytest.mark.parametrize("epochs_before", [1, 2, 3])
 def test_a_run_resumed_at_an_epochs_end_is_the_unbroken_run(
-    fit: Command, command: Command, tmp_path: Path, epochs_before: int
+    fit: Command, command: Command, tmp_path: Path, unbroken_root: Path, epochs_before: int
 ) -> None:
-    # A patience of 0 and an unreachable improvement make the schedule cut within the run.
-    options = ("--model.plateau_patience", "0", "--model.lr", "0.02", "--early_stopping.enabled", "false")
-    assert fit("--trainer.max_epochs", "5", *options).code == 0
-    assert fit("--trainer.max_epochs", str(epochs_before), *options).code == 0
+    shutil.copytree(unbroken_root, tmp_path, dirs_exist_ok=True)
+    assert fit("--trainer.max_epochs", str(epochs_before), *CUTTING).code == 0
     resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "5")
     assert resumed.code == 0, resumed.err
 

@@ -7,7 +7,6 @@ import yaml
 from tests.conftest import Command, run_in
 from tests.training.bits import assert_same, comparable, content, scalars, stop_at
 
-
 # A patience of 0 makes the schedule cut the learning rate within the run.
 CUTTING = ("--model.plateau_patience", "0", "--model.lr", "0.02", "--early_stopping.enabled", "false")
 

@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from mnist_lightning.data.mnist import download
-from mnist_lightning.data.mnist.registry import DIGITS, DatasetSource, RawFile
+from mnist_lightning.data.mnist.registry import DatasetSource, RawFile
 from tests.data.image_folder.small_images import write_shapes
 from tests.data.mnist.mirror import FaultyMirror
 from tests.data.small import PACKED, PUBLISHED, shape_in_header
@@ -22,13 +22,11 @@ def dataset(tmp_path: Path) -> DatasetSource:
     bundled.mkdir()
     for name, packed in PACKED.items():
         (bundled / name).write_bytes(packed)
-    train_images, train_labels, test_images, test_labels = (
+    files = tuple(
         RawFile(name, shape_in_header(content), hashlib.sha256(content).hexdigest())
         for name, content in PUBLISHED.items()
     )
-    return DatasetSource(
-        "Small", (train_images, train_labels, test_images, test_labels), mirrors=(), class_names=DIGITS, bundled=bundled
-    )
+    return DatasetSource("Small", files, mirrors=(), class_names=tuple("0123456789"), bundled=bundled)
 
 
 @pytest.fixture

@@ -4,20 +4,23 @@ What it leaves in the folder has the published checksum or, if none is known, th
 """
 
 import gzip
+import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from io import BufferedReader
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from mnist_lightning.console import print_stderr
-from mnist_lightning.data.mnist import idx, raw_files
-from mnist_lightning.data.mnist.download import ContentError, MirrorError, download
+from mnist_lightning.data.mnist import idx
+from mnist_lightning.data.mnist.download import download
+from mnist_lightning.data.mnist.raw_files import NOT_GZIP, FetchError, difference, keep_aside, publish, unpack
 from mnist_lightning.data.mnist.registry import Archive, DatasetSource, RawFile
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
 
@@ -35,7 +38,7 @@ def fetch(
     A file in the folder is used if it has the published SHA-256 or, if that is unknown, the published format. If the
     dimensions in a header are not the published ones, the data are the user's own: all four files are used as they
     are. Any other file is damaged: it is kept under another name and replaced. Any number of processes may call this at
-    once, without locks, because a file appears under its name whole and verified.
+    once: one of them fetches, and the others wait.
 
     Args:
         dataset: What to fetch.
@@ -54,20 +57,22 @@ def fetch(
     """
     supply = _Supply(dataset, source, dataset.mirrors if mirrors is None else mirrors)
     folder = Path(data_dir) / dataset.folder / "raw"
+    files = {folder / file.name: file for file in dataset.files}
     try:
-        own = [file.name for file in dataset.files if _is_own(folder, file)]
+        for path in files:
+            _rename_dotted(path)
+        own = [path.name for path, file in files.items() if _is_own(path, file)]
         if own and source != "files":
             print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
-            _unpack_own(dataset, folder)
-            _check_format(dataset, folder)
-            return folder
-        if missing := [file for file in dataset.files if _fault(folder / file.name, file)]:
+            for path, file in files.items():
+                _unpack_own(path, file, dataset)
+        elif any(_fault(path, file) for path, file in files.items()):
             folder.mkdir(parents=True, exist_ok=True)
-            raw_files.remove_stale_parts(folder, [file.name for file in missing])
-            for file in missing:
-                _complete(folder, file, supply)
-        if not all(file.sha256 for file in dataset.files):
+            with FileLock(folder.with_name(".lock")):
+                for path, file in files.items():
+                    supply.complete(path, file)
+        if own or source == "files" or not all(file.digest for file in dataset.files):
             _check_format(dataset, folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read or written: {error}") from error
@@ -96,25 +101,6 @@ def upright(dataset: DatasetSource, images: NDArray[np.uint8]) -> NDArray[np.uin
     return images.transpose(0, 2, 1) if dataset.transposed else images
 
 
-def _complete(folder: Path, file: RawFile, supply: "_Supply") -> None:
-    """Put one file in place: unpacked from a `.gz` beside it if that is intact, else from the supply."""
-    raw, packed = folder / file.name, folder / f"{file.name}.gz"
-    if (seen := raw_files.identity(raw)) and (fault := _fault(raw, file)):
-        raw_files.keep_aside(raw, seen, fault)
-    if raw.exists():  # another process was faster
-        return
-    seen = raw_files.identity(packed)
-    if seen and packed.is_file():
-        try:
-            raw_files.unpack_file(packed, raw, file.size, file.digest)
-            return
-        except FileNotFoundError:  # another process found it damaged
-            pass
-        except ContentError as error:
-            raw_files.keep_aside(packed, seen, str(error))
-    supply.put(file, raw)
-
-
 class _Supply:
     """Brings missing files during one `fetch`, and remembers which mirrors failed and why."""
 
@@ -128,57 +114,64 @@ class _Supply:
         self.bundled = None if source == "download" else dataset.bundled
         self.mirrors = [] if source == "bundled" else list(mirrors)
         self.silent = source == "bundled"
-        self.faults: dict[str, MirrorError] = {}
+        self.faults: dict[str, FetchError] = {}
 
-    def put(self, file: RawFile, target: Path) -> None:
-        """Publish one file under its name, from the first place that delivers it."""
+    def complete(self, path: Path, file: RawFile) -> None:
+        """Put one file in place, unless it is: from a `.gz` beside it, a mirror, or the bundled copy."""
+        if not (fault := _fault(path, file)):
+            return
+        if os.path.lexists(path):
+            keep_aside(path, fault)
+        packed = path.with_name(f"{path.name}.gz")
+        if packed.is_file():
+            try:
+                unpack(packed, path, file.size, file.digest)
+                return
+            except FetchError as error:
+                keep_aside(packed, str(error))
+        max_bytes = file.size + PACKED_EXTRA_BYTES
         if self.dataset.archive:
-            self._put_from_archive(self.dataset.archive, file, target)
-        elif not self._download(
-            f"{file.name}.gz",
-            lambda body: raw_files.unpack(body, target, file.size, file.digest, file.packed),
-            file.size + PACKED_EXTRA_BYTES,
-        ):
-            self._put_bundled(file, target)
+            self._unpack_from_archive(self.dataset.archive, path, file)
+        elif not self._download(packed, max_bytes, lambda part: _unpack_download(part, path, file)):
+            self._unpack_bundled(path, file)
 
-    def _put_bundled(self, file: RawFile, target: Path) -> None:
+    def _unpack_bundled(self, path: Path, file: RawFile) -> None:
         if self.bundled is None:
-            raise DatasetError(self._instructions(target.parent))
+            raise DatasetError(self._instructions(path.parent))
         if not self.silent:
-            reasons = "; ".join(f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items())
-            print_stderr(
-                f"{self.dataset.folder}: no mirror delivers it ({reasons or 'none given'}): using the bundled copy"
+            reasons = (
+                "; ".join(f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items()) or "none given"
             )
-            self.silent, self.mirrors = True, []
+            print_stderr(f"{self.dataset.folder}: no mirror delivers it ({reasons}): using the bundled copy")
+            self.silent = True
         packed = self.bundled / f"{file.name}.gz"
         try:
-            raw_files.unpack_file(packed, target, file.size, file.digest)
-        except (FileNotFoundError, ContentError) as error:
+            unpack(packed, path, file.size, file.digest)
+        except (FileNotFoundError, FetchError) as error:
             raise DatasetError(f"{packed}: the bundled copy is damaged: {error}; install the package again") from error
 
-    def _put_from_archive(self, archive: Archive, file: RawFile, target: Path) -> None:
+    def _unpack_from_archive(self, archive: Archive, path: Path, file: RawFile) -> None:
         """Unpack one file from the archive, which stays in the folder because it holds other data sets too."""
-        path = target.with_name(archive.name)
-        raw_files.remove_stale_parts(path.parent, [path.name])
-        if (seen := raw_files.identity(path)) and (fault := raw_files.difference(path, archive.size, archive.digest)):
-            raw_files.keep_aside(path, seen, fault)
-        if not path.exists() and not self._download(
-            archive.name, lambda body: raw_files.publish(body, path, archive.size, archive.digest), archive.size
+        zipped = path.with_name(archive.name)
+        if (fault := difference(zipped, archive.size, archive.digest)) and os.path.lexists(zipped):
+            keep_aside(zipped, fault)
+        if not zipped.exists() and not self._download(
+            zipped, archive.size, lambda part: publish(part, zipped, archive.size, archive.digest)
         ):
             raise DatasetError(self._instructions(path.parent))
-        with zipfile.ZipFile(path) as members, members.open(f"{archive.folder}/{file.name}.gz") as packed:
-            raw_files.unpack(packed, target, file.size, file.digest)
+        with zipfile.ZipFile(zipped) as members, members.open(f"gzip/{file.name}.gz") as packed:
+            unpack(packed, path, file.size, file.digest)
 
-    def _download(self, name: str, take: Callable[[BufferedReader], None], max_bytes: int) -> bool:
-        for mirror in list(self.mirrors):
-            url = f"{mirror.rstrip('/')}/{name}"
+    def _download(self, target: Path, max_bytes: int, use: Callable[[Path], object]) -> bool:
+        """Return whether a mirror delivers a file; a mirror that fails is not asked again."""
+        while self.mirrors:
+            url = f"{self.mirrors[0].rstrip('/')}/{target.name}"
             try:
-                download(url, take, max_bytes)
+                download(url, target.with_name(f"{target.name}.part"), max_bytes, use)
                 return True
-            except MirrorError as fault:
+            except FetchError as fault:
                 self.faults[url] = fault
-                if not fault.reachable:
-                    self.mirrors.remove(mirror)
+                del self.mirrors[0]
         return False
 
     def _instructions(self, folder: Path) -> str:
@@ -192,46 +185,62 @@ class _Supply:
         )
 
 
-def _unpack_own(dataset: DatasetSource, folder: Path) -> None:
-    """Check that the user's own four files are there, and unpack those that are packed."""
-    paths = [folder / file.name for file in dataset.files]
-    for path, file in zip(paths, dataset.files, strict=True):
+def _unpack_download(packed: Path, path: Path, file: RawFile) -> None:
+    if fault := difference(packed, digest=file.packed):
+        raise FetchError(fault)
+    unpack(packed, path, file.size, file.digest)
+
+
+def _rename_dotted(path: Path) -> None:
+    """Give a file that was placed as `train-images.idx3-ubyte`, another published spelling, its usual name."""
+    for name in (path.name, f"{path.name}.gz"):
+        dotted = path.with_name(name.replace("-idx", ".idx"))
+        if dotted.is_file() and not os.path.lexists(path.with_name(name)):
+            with suppress(FileNotFoundError):  # another process was faster
+                dotted.rename(path.with_name(name))
+
+
+def _fault(path: Path, file: RawFile) -> str:
+    """Return why a file has to be fetched; "" if it is in place. Without a SHA-256, `_check_format` checks it."""
+    return difference(path, file.size, file.digest) if file.digest else difference(path)
+
+
+def _is_own(path: Path, file: RawFile) -> bool:
+    """Return whether a file is the user's own: a readable header with other dimensions, and another size."""
+    try:
         found = _raw_or_packed(path)
-        if found is None:
-            raise DatasetError(f"{path}: missing; your own data needs all four: {', '.join(p.name for p in paths)}")
-        if found != path:
+        shape = _shape(found, file)
+        size = path.stat().st_size if found == path else idx.file_size(shape, file.item_type)
+    except (DatasetError, FileNotFoundError):  # missing, damaged, or just kept aside by another process
+        return False
+    return shape != file.shape and size != file.size
+
+
+def _unpack_own(path: Path, file: RawFile, dataset: DatasetSource) -> None:
+    """Check that one of the user's own four files is there, and unpack it if it is packed."""
+    found = _raw_or_packed(path)
+    if not found.is_file():
+        raise DatasetError(f"{path}: missing; your own data needs all four: {', '.join(f.name for f in dataset.files)}")
+    if found != path:
+        shape = _shape(found, file)
+        with FileLock(path.parent.with_name(".lock")):
             try:
-                raw_files.unpack_file(found, path, idx.file_size(_shape(found, file), file.item_type))
-            except ContentError as error:
+                unpack(found, path, idx.file_size(shape, file.item_type))
+            except FetchError as error:
                 raise DatasetError(f"{found}: {error}") from error
 
 
 def _check_format(dataset: DatasetSource, folder: Path) -> None:
     """Check that the four files are valid IDX files of one size of images."""
-    (train_images, _), (test_images, _) = (read_split(dataset, folder, split) for split in ("train", "test"))
-    train_size, test_size = train_images.shape[1:], test_images.shape[1:]
+    train_size, test_size = (read_split(dataset, folder, split)[0].shape[1:] for split in ("train", "test"))
     if train_size != test_size:
         path, train_name = folder / dataset.files[2].name, dataset.files[0].name
         raise DatasetError(f"{path}: images of {test_size} at byte 8, but {train_name} has {train_size}")
 
 
-def _is_own(folder: Path, file: RawFile) -> bool:
-    """Return whether a file is the user's own: a readable header with other dimensions, and another size."""
-    path = _raw_or_packed(folder / file.name)
-    if path is None:
-        return False
-    try:
-        shape = _shape(path, file)
-        size = idx.file_size(shape, file.item_type) if path.suffix == ".gz" else path.stat().st_size
-    except (DatasetError, FileNotFoundError):  # the latter if another process has just kept a damaged file aside
-        return False
-    return shape != file.shape and size != file.size
-
-
-def _raw_or_packed(path: Path) -> Path | None:
-    """Return the file under this name if there is one, else the `.gz` beside it, else None."""
-    candidates = (path, path.with_name(f"{path.name}.gz"))
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+def _raw_or_packed(path: Path) -> Path:
+    """Return the path of a file if it exists, else that of the `.gz` beside it."""
+    return path if path.is_file() else path.with_name(f"{path.name}.gz")
 
 
 def _shape(path: Path, file: RawFile) -> tuple[int, ...]:
@@ -240,12 +249,5 @@ def _shape(path: Path, file: RawFile) -> tuple[int, ...]:
     try:
         with gzip.open(path) as unpacked:
             return idx.parse_header(unpacked, path, file.item_type)
-    except raw_files.NOT_GZIP as error:
+    except NOT_GZIP as error:
         raise DatasetError(f"{path}: not a complete gzip file: {error}") from error
-
-
-def _fault(path: Path, file: RawFile) -> str:
-    """Return why a file has to be fetched, or an empty string; without a SHA-256, `_check_format` checks it."""
-    if file.digest:
-        return raw_files.difference(path, file.size, file.digest)
-    return "" if path.is_file() else "not a file"

@@ -27,7 +27,6 @@ ITEMS: dict[int, tuple[np.dtype[Any], str]] = {
     UNSIGNED_BYTE: (np.dtype(np.uint8), "unsigned bytes"),
     INT: (np.dtype(">i4"), "32-bit integers"),
 }
-MAX_DIMENSIONS = 8  # byte 3 could claim 255; no published file has more than four
 
 StrPath = str | os.PathLike[str]
 
@@ -66,17 +65,14 @@ def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_
         raise DatasetError(f"{path}: the file is a web page (HTML), not IDX; download it again")
     if magic[:2] != bytes(2)[: len(magic)]:
         raise DatasetError(f"{path}: not IDX: begins with 0x{magic[:2].hex()} at byte 0 instead of two zeros")
-    if len(magic) < 4:
-        raise DatasetError(f"{path}: ends at byte {len(magic)}, inside the header; copy or unpack it again")
-    found_type, num_dimensions = magic[2:]
-    if found_type != item_type:
+    if len(magic) == 4 and magic[2] != item_type:
         wanted = f"0x{item_type:02x}; store {ITEMS[item_type][1]}"
-        raise DatasetError(f"{path}: item type 0x{found_type:02x} at byte 2 is not {wanted}")
-    if not 1 <= num_dimensions <= MAX_DIMENSIONS:
-        raise DatasetError(f"{path}: {num_dimensions} dimensions at byte 3 are outside 1..{MAX_DIMENSIONS}")
+        raise DatasetError(f"{path}: item type 0x{magic[2]:02x} at byte 2 is not {wanted}")
+    num_dimensions = magic[3] if len(magic) == 4 else 1
     sizes = file.read(4 * num_dimensions)
     if len(sizes) < 4 * num_dimensions:
-        raise DatasetError(f"{path}: ends at byte {4 + len(sizes)}, inside the header; copy or unpack it again")
+        end = len(magic) + len(sizes)
+        raise DatasetError(f"{path}: ends at byte {end}, inside the header; copy or unpack it again")
     shape = struct.unpack(f">{num_dimensions}I", sizes)
     if 0 in shape:
         axis = shape.index(0)
@@ -141,14 +137,13 @@ def read_split(
 
 
 def write(path: StrPath, array: NDArray[np.uint8]) -> None:
-    """Write a uint8 array of 1 to 8 dimensions, none of them 0, as an IDX file.
+    """Write a uint8 array of one dimension or more, none of them 0, as an IDX file.
 
     Raises:
-        ValueError: If the array has another type or other dimensions.
+        ValueError: If the array has another type or is empty.
     """
-    if array.dtype != np.uint8 or not 1 <= array.ndim <= MAX_DIMENSIONS or array.size == 0:
-        described = f"{array.dtype} {array.shape}"
-        raise ValueError(f"array must be uint8 with 1 to {MAX_DIMENSIONS} dimensions, none of them 0, got {described}")
+    if array.dtype != np.uint8 or array.ndim < 1 or array.size == 0:
+        raise ValueError(f"array must be uint8, with dimensions, none of them 0, got {array.dtype} {array.shape}")
     header = struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape)
     Path(path).write_bytes(header + array.tobytes())
 

@@ -34,8 +34,7 @@ class RawFile:
         name: The file name, without `.gz`.
         shape: The dimensions in its header.
         sha256: SHA-256 of its bytes, in hexadecimal; None if unknown.
-        packed: Digest of `<name>.gz` as mirrors serve it, `sha256:…` or `md5:…`; None if `sha256` or the checksum of
-            an archive makes it unnecessary.
+        packed: Digest of `<name>.gz` as mirrors serve it, `sha256:…` or `md5:…`, where `sha256` is unknown.
     """
 
     name: str
@@ -61,22 +60,11 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file that holds the files of several data sets, each as `<folder>/<name>.gz`.
-
-    Args:
-        name: Its name.
-        size: Its size in bytes.
-        digest: Digest of its bytes, `sha256:…`.
-        folder: The folder inside it.
-    """
+    """A zip file that holds the files of several data sets, each as `gzip/<name>.gz`; `digest` is `sha256:…`."""
 
     name: str
     size: int
     digest: str
-    folder: str
-
-
-Files = tuple[RawFile, RawFile, RawFile, RawFile]
 
 
 @dataclass(frozen=True)
@@ -97,7 +85,7 @@ class DatasetSource:
     """
 
     folder: str
-    files: Files
+    files: tuple[RawFile, ...]
     mirrors: tuple[str, ...]
     class_names: tuple[str, ...]
     statistics: tuple[float, float] | None = None
@@ -109,32 +97,29 @@ class DatasetSource:
 
 
 def _files(
-    train: str,
-    test: str,
-    train_count: int = 60_000,
-    test_count: int = 10_000,
+    train: str = "train",
+    test: str = "t10k",
+    counts: tuple[int, int] = (60_000, 10_000),
     *,
     sha256: Sequence[str | None] = (None,) * 4,
     packed: Sequence[str | None] = (None,) * 4,
     labels: tuple[str, tuple[int, ...]] = ("labels-idx1-ubyte", ()),
-) -> Files:
+) -> tuple[RawFile, ...]:
     """Return the four files of a data set, whose names begin with `train` and `test`."""
-    suffix, columns = labels
-    return (
-        RawFile(f"{train}-images-idx3-ubyte", (train_count, SIDE, SIDE), sha256[0], packed[0]),
-        RawFile(f"{train}-{suffix}", (train_count, *columns), sha256[1], packed[1]),
-        RawFile(f"{test}-images-idx3-ubyte", (test_count, SIDE, SIDE), sha256[2], packed[2]),
-        RawFile(f"{test}-{suffix}", (test_count, *columns), sha256[3], packed[3]),
+    kinds = (("images-idx3-ubyte", (SIDE, SIDE)), labels)
+    named = [
+        (f"{prefix}-{kind}", (count, *shape))
+        for prefix, count in zip((train, test), counts, strict=True)
+        for kind, shape in kinds
+    ]
+    return tuple(
+        RawFile(*file, *digests) for file, digests in zip(named, zip(sha256, packed, strict=True), strict=True)
     )
 
-
-DIGITS = tuple(string.digits)
 
 MNIST = DatasetSource(
     folder="MNIST",
     files=_files(
-        "train",
-        "t10k",
         sha256=(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -153,8 +138,6 @@ MNIST = DatasetSource(
 FASHION_MNIST = DatasetSource(
     folder="FashionMNIST",
     files=_files(
-        "train",
-        "t10k",
         sha256=(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -177,8 +160,6 @@ FASHION_MNIST = DatasetSource(
 KMNIST = DatasetSource(
     folder="KMNIST",
     files=_files(
-        "train",
-        "t10k",
         packed=(
             "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
             "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
@@ -196,7 +177,7 @@ QMNIST = DatasetSource(
     files=_files(
         "qmnist-train",
         "qmnist-test",
-        test_count=60_000,
+        (60_000, 60_000),
         packed=(
             "md5:ed72d4157d28c017586c42bc6afe6370",
             "md5:0058f8dd561b90ffdd0f734c6a30e5e4",
@@ -206,28 +187,22 @@ QMNIST = DatasetSource(
         labels=("labels-idx2-int", (8,)),
     ),
     mirrors=("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
-    class_names=DIGITS,
+    class_names=tuple(string.digits),
     made_as_mnist=True,
 )
 
 
-def _emnist(
-    split: str, train_count: int, test_count: int, class_names: tuple[str, ...], first_label: int = 0
-) -> DatasetSource:
+def _emnist(split: str, counts: tuple[int, int], class_names: Sequence[str], first_label: int = 0) -> DatasetSource:
     """Return a split of EMNIST: Cohen et al. 2017, https://arxiv.org/abs/1702.05373, whose table II has the counts."""
+    digest = "sha256:fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"
     return DatasetSource(
         folder="EMNIST",
-        files=_files(f"emnist-{split}-train", f"emnist-{split}-test", train_count, test_count),
+        files=_files(f"emnist-{split}-train", f"emnist-{split}-test", counts),
         mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/",),
-        class_names=class_names,
+        class_names=tuple(class_names),
         first_label=first_label,
         transposed=True,
-        archive=Archive(
-            name="gzip.zip",
-            size=561_753_746,
-            digest="sha256:fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
-            folder="gzip",
-        ),
+        archive=Archive("gzip.zip", 561_753_746, digest),
     )
 
 
@@ -236,10 +211,12 @@ DATASETS: dict[DatasetName, DatasetSource] = {
     "fashion_mnist": FASHION_MNIST,
     "kmnist": KMNIST,
     # Capital and small letters that look alike are one class.
-    "emnist_balanced": _emnist("balanced", 112_800, 18_800, (*DIGITS, *string.ascii_uppercase, *"abdefghnqrt")),
-    "emnist_letters": _emnist("letters", 124_800, 20_800, tuple(string.ascii_lowercase), first_label=1),
-    "emnist_digits": _emnist("digits", 240_000, 40_000, DIGITS),
-    "emnist_byclass": _emnist("byclass", 697_932, 116_323, (*DIGITS, *string.ascii_uppercase, *string.ascii_lowercase)),
+    "emnist_balanced": _emnist("balanced", (112_800, 18_800), string.digits + string.ascii_uppercase + "abdefghnqrt"),
+    "emnist_letters": _emnist("letters", (124_800, 20_800), string.ascii_lowercase, first_label=1),
+    "emnist_digits": _emnist("digits", (240_000, 40_000), string.digits),
+    "emnist_byclass": _emnist(
+        "byclass", (697_932, 116_323), string.digits + string.ascii_uppercase + string.ascii_lowercase
+    ),
     "qmnist": QMNIST,
 }
 

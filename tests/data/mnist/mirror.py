@@ -13,25 +13,31 @@ import trustme
 
 
 class FaultyMirror(ThreadingHTTPServer):
-    """Serves `files` under `/<fault>/<name>` until the `with` block ends, and counts what it is asked for."""
+    """Serves `files` under `/<fault>/<name>` until the `with` block ends, and counts what it is asked for.
+
+    Without an authority it serves http.
+    """
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, files: dict[str, bytes], authority: trustme.CA) -> None:
+    def __init__(self, files: dict[str, bytes], authority: trustme.CA | None) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.files = files
         self.requests: Counter[str] = Counter()
         self.lock = threading.Lock()
         self.closing = threading.Event()
-        self.together = threading.Barrier(8)
+        self.http_address = ""  # where "to-http" redirects to
+        self.scheme = "https" if authority else "http"
+        if not authority:
+            return
         context = SSLContext(PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         # The handshake belongs to the thread of the connection: a client that breaks it off must not end the server.
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def address(self, fault: str = "good") -> str:
-        return f"https://127.0.0.1:{self.server_address[1]}/{fault}/"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}/{fault}/"
 
     def count(self, fault: str, name: str) -> int:
         return self.requests[f"/{fault}/{name}.gz"]
@@ -67,19 +73,17 @@ class _Answer(BaseHTTPRequestHandler):
             "good": lambda: self.send(body),
             "elsewhere": lambda: self.redirect(f"/good/{name}"),
             "loop": lambda: self.redirect(self.path),
-            "to-http": lambda: self.redirect(f"http://127.0.0.1:{self.server.server_address[1]}/good/{name}"),
+            "to-http": lambda: self.redirect(f"{self.server.http_address}{name}"),
             "to-file": lambda: self.redirect("file:///etc/\x1b[31mhostname"),
             "silent": lambda: self.pause(60),
             "cut": lambda: None,
             "stall": lambda: self.send(body, stop_at=len(body) // 2),
             "drip": lambda: self.send(body, step=1, pause_s=0.05),
-            "drip-headers": self.drip_headers,
             "truncated": lambda: self.send(body[: len(body) // 2], announce=len(body)),
             "wrong": lambda: self.send(gzip.compress(gzip.decompress(body)[::-1])),
             "html": lambda: self.send(b"<!DOCTYPE html><title>Please log in</title>"),
             "bomb": lambda: self.send(gzip.compress(bytes(2 << 20))),
             "hollow": self.hollow,
-            "together": self.send_together,
         }
         faults[fault]()
 
@@ -97,22 +101,11 @@ class _Answer(BaseHTTPRequestHandler):
             self.wfile.write(body[start : start + step])
             self.pause(pause_s)
 
-    def send_together(self) -> None:
-        self.server.together.wait(300)
-        self.send(self.server.files[self.path.split("/")[2]])
-
     def hollow(self) -> None:
         self.send_response(200)
         self.end_headers()
         for _ in range(100):
             self.wfile.write(gzip.compress(b"") * 1000)  # 20 kB that unpack to nothing
-
-    def drip_headers(self) -> None:
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n")
-        while not self.server.closing.is_set():
-            self.wfile.write(b"X-Drip: 1\r\n")
-            self.pause(0.05)
-        self.wfile.write(b"X" * 70_000)  # longer than a header may be: the client gives up
 
     def redirect(self, url: str) -> None:
         self.send_response(302)

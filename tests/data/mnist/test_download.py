@@ -16,7 +16,7 @@ from mnist_lightning.data.mnist import download, fetch
 from mnist_lightning.data.mnist.registry import DatasetSource
 from mnist_lightning.errors import ConfigError, DatasetError
 from tests.data.mnist.mirror import FaultyMirror
-from tests.data.small import NAMES, PUBLISHED, contents, fetch_mnist, fill, flip_a_bit, start_fetch
+from tests.data.small import NAMES, PACKED, PUBLISHED, contents, fetch_mnist, fill, flip_a_bit, start_fetch
 
 
 def test_an_empty_folder_is_filled_from_a_mirror_and_nothing_is_printed(
@@ -40,7 +40,6 @@ def test_only_missing_files_are_requested(dataset: DatasetSource, folder: Path, 
         ("404", 1, "HTTP 404 Not Found"),
         ("503", 3, "HTTP 503 Service Unavailable"),
         ("loop", 5, "infinite loop"),  # urllib asks the same address so often
-        ("to-http", 1, "redirects to http, not https"),
         ("to-file", 1, "not allowed"),
         ("truncated", 3, "not a complete gzip file"),
         ("wrong", 3, "SHA-256"),
@@ -78,7 +77,15 @@ def test_a_redirect_to_https_is_followed(dataset: DatasetSource, folder: Path, m
     assert fetch_mnist(dataset, folder, "download", (mirror.address("elsewhere").rstrip("/"),)) == PUBLISHED
 
 
-def test_an_unreachable_mirror_is_not_asked_for_the_next_file(
+def test_a_redirect_to_http_is_refused(dataset: DatasetSource, folder: Path, mirror: FaultyMirror) -> None:
+    with FaultyMirror(PACKED, authority=None) as plain:
+        mirror.http_address = plain.address()
+        with pytest.raises(DatasetError, match="redirects to http, not https"):
+            fetch_mnist(dataset, folder, "download", (mirror.address("to-http"),))
+    assert contents(folder) == {}
+
+
+def test_a_mirror_that_failed_is_not_asked_for_the_next_file(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror
 ) -> None:
     assert (
@@ -86,7 +93,7 @@ def test_an_unreachable_mirror_is_not_asked_for_the_next_file(
         == PUBLISHED
     )
     assert [mirror.count("cut", name) for name in NAMES] == [3, 0, 0, 0]
-    assert [mirror.count("404", name) for name in NAMES] == [1, 1, 1, 1]  # it responds, so it may have the next file
+    assert [mirror.count("404", name) for name in NAMES] == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -94,8 +101,7 @@ def test_an_unreachable_mirror_is_not_asked_for_the_next_file(
     [
         ("silent", "TIMEOUT_S", "timed out"),
         ("stall", "TIMEOUT_S", "timed out"),
-        ("drip", "GRACE_S", "too slow|no response within 0.8 s"),  # a busy machine may not see the first byte in time
-        ("drip-headers", "GRACE_S", "no response within 0.8 s"),
+        ("drip", "GRACE_S", "too slow"),
     ],
 )
 def test_a_mirror_that_stalls_or_drips_is_abandoned(
@@ -241,17 +247,16 @@ def test_a_progress_bar_shows_on_a_terminal(
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_eight_processes_at_once_all_succeed(
+def test_eight_processes_at_once_all_succeed_and_one_downloads(
     dataset: DatasetSource, folder: Path, mirror: FaultyMirror, damaged: bool
 ) -> None:
     if damaged:
         fill(folder, PUBLISHED | {NAMES[0]: flip_a_bit(PUBLISHED[NAMES[0]])})
-    processes = [start_fetch(dataset, folder, mirror.address("together")) for _ in range(8)]
+    processes = [start_fetch(dataset, folder, mirror.address()) for _ in range(8)]
     outcomes = [(process.communicate(timeout=600), process.returncode) for process in processes]
     assert [code for _, code in outcomes] == [0] * 8, outcomes
     assert {name: content for name, content in contents(folder).items() if "damaged" not in name} == PUBLISHED
-    # The mirror delayed every response until all eight had asked: none of them found the file in the folder.
-    assert mirror.count("together", NAMES[0]) == 8
+    assert mirror.count("good", NAMES[0]) == 1
 
 
 def test_a_killed_download_leaves_nothing_under_a_final_name_and_a_rerun_repairs(
@@ -265,4 +270,4 @@ def test_a_killed_download_leaves_nothing_under_a_final_name_and_a_rerun_repairs
     process.communicate()
     (part,) = folder.iterdir()
     assert part.suffix == ".part"
-    assert fetch_mnist(dataset, folder, "download", (mirror.address(),)) == PUBLISHED | {part.name: part.read_bytes()}
+    assert fetch_mnist(dataset, folder, "download", (mirror.address(),)) == PUBLISHED

@@ -6,7 +6,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_lightning.data.mnist import fetch, raw_files
+from mnist_lightning.data.mnist import fetch
 from mnist_lightning.data.mnist.registry import MNIST, DatasetSource
 from mnist_lightning.errors import DatasetError, StorageError
 from tests.data.mnist.mirror import FaultyMirror
@@ -119,14 +118,11 @@ def test_anything_but_a_regular_file_is_moved_aside(
     assert os.path.lexists(folder / f"{NAMES[0]}.damaged")
 
 
-def test_a_file_published_during_the_check_is_put_back(folder: Path) -> None:
-    path = folder / NAMES[0]
-    path.write_bytes(b"old and damaged")
-    seen = path.stat()
-    path.rename(folder / "taken aside by the other process")
-    path.write_bytes(PUBLISHED[NAMES[0]])
-    raw_files.keep_aside(path, seen, "damaged when we looked")
-    assert contents(folder) == {path.name: PUBLISHED[path.name], "taken aside by the other process": b"old and damaged"}
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_placed_with_a_dot_before_idx_is_used(dataset: DatasetSource, folder: Path, suffix: str) -> None:
+    files = PACKED if suffix else PUBLISHED
+    fill(folder, {name.replace("-idx", ".idx"): content for name, content in files.items()})
+    assert fetch_mnist(dataset, folder, "download") == PUBLISHED | files
 
 
 # The user's own files
@@ -194,14 +190,6 @@ def test_source_files_takes_files_without_a_checksum(dataset: DatasetSource, fol
 
 
 # What cannot be written
-
-
-def test_a_part_file_is_removed_when_it_is_an_hour_old(dataset: DatasetSource, folder: Path) -> None:
-    fill(folder, {f"{NAMES[0]}.1.aa.part": b"running", f"{NAMES[0]}.2.bb.part": b"killed", "notes.part": b"not ours"})
-    for name in (f"{NAMES[0]}.2.bb.part", "notes.part"):
-        os.utime(folder / name, (time.time() - 3700,) * 2)
-    os.utime(folder / f"{NAMES[0]}.1.aa.part", (time.time() - 3000,) * 2)
-    assert fetch_mnist(dataset, folder, "bundled").keys() == {*NAMES, f"{NAMES[0]}.1.aa.part", "notes.part"}
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(dataset: DatasetSource, tmp_path: Path) -> None:

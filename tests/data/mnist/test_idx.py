@@ -71,8 +71,8 @@ def test_write_makes_the_published_format(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros(3), np.zeros((2, 0), np.uint8), np.uint8(1) + np.zeros((), np.uint8), np.zeros((1,) * 9, np.uint8)],
-    ids=["float", "empty", "no-dimension", "nine-dimensions"],
+    [np.zeros(3), np.zeros((2, 0), np.uint8), np.uint8(1) + np.zeros((), np.uint8)],
+    ids=["float", "empty", "no-dimension"],
 )
 def test_write_refuses_what_could_not_be_read_again(path: Path, array: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="array must be uint8"):
@@ -96,7 +96,7 @@ IMAGES = idx_bytes(random_array(3, 4, 5))
         (b"\r\n<html>", "HTML"),
         (IMAGES[:2] + b"\x0d" + IMAGES[3:], "0x0d at byte 2"),
         (IMAGES[:3] + b"\0" + IMAGES[4:], "0 dimensions at byte 3"),
-        (IMAGES[:3] + b"\xff" + bytes(2000), "255 dimensions at byte 3"),
+        (IMAGES[:3] + b"\xff" + b"\1" * 2000, "255 dimensions at byte 3"),
         (IMAGES[:3] + b"\2" + IMAGES[4:], "2 dimensions at byte 3 instead of 3"),
         (IMAGES[:8] + bytes(4) + IMAGES[12:], "dimension 1 at byte 8 is 0"),
         (IMAGES[:-1], "too short: 3 x 4 x 5 items need 76 bytes, the file has 75"),

@@ -217,9 +217,8 @@ def small(dataset: DatasetName) -> DatasetSource:
         return replace(file, shape=shape, packed=digest)
 
     source = DATASETS[dataset]
-    first, second, third, fourth = map(published, source.files)
-    archive = Archive("gzip.zip", len(ARCHIVE), f"sha256:{hashlib.sha256(ARCHIVE).hexdigest()}", "gzip")
-    return replace(source, files=(first, second, third, fourth), archive=archive if source.archive else None)
+    archive = Archive("gzip.zip", len(ARCHIVE), f"sha256:{hashlib.sha256(ARCHIVE).hexdigest()}")
+    return replace(source, files=tuple(map(published, source.files)), archive=archive if source.archive else None)
 
 
 @pytest.fixture

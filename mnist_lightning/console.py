@@ -5,7 +5,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 MAX_NAMES = 5  # names listed in a message
@@ -77,6 +77,22 @@ def discard_output(stream: int) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, stream)
     os.close(devnull)
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return the `type` of an argument that is a whole number, at least `low` and at most `high`.
+
+    >>> whole_number(1)("3")
+    3
+    """
+
+    def parse(text: str) -> int:
+        if text.isdecimal() and int(text) >= low and (high is None or int(text) <= high):
+            return int(text)
+        allowed = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise argparse.ArgumentTypeError(f"must be a whole number {allowed}, got {text}")
+
+    return parse
 
 
 class CommandParser(argparse.ArgumentParser):

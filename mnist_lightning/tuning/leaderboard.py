@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import optuna
 import yaml
@@ -23,13 +22,7 @@ RUN, REASON = "run", "reason"  # attributes of a trial in the database: its run'
 
 
 def write_results(trials: Sequence[FrozenTrial], study: optuna.Study, config: SweepConfig) -> int:
-    """Write the results; return the exit code: 1 if no trial has a score.
-
-    Args:
-        trials: The trials that count.
-        study: The study.
-        config: The sweep's config.
-    """
+    """Write the results, with a row for each trial that counts; return the exit code: 1 if no trial has a score."""
     folder, metric = config.folder, config.study.metric
     replace_file(folder / TABLE, _as_csv(trials, config).encode())
     if len(trials) < config.study.trials:
@@ -50,31 +43,15 @@ def write_results(trials: Sequence[FrozenTrial], study: optuna.Study, config: Sw
     return 0
 
 
-def as_line(params: dict[str, Any]) -> str:
-    """Return options as one line.
-
-    >>> as_line({"model.lr": 0.00123456, "data.batch_size": 64})
-    'model.lr 0.001235, data.batch_size 64'
-    """
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in params.items()
-    )
-
-
-def _score(trial: FrozenTrial, config: SweepConfig) -> float | None:
-    """Return a trial's score, or its best validation so far if it did not complete."""
-    scores = trial.values or list(trial.intermediate_values.values())
-    return config.best(scores) if scores else None
-
-
 def _as_csv(trials: Sequence[FrozenTrial], config: SweepConfig) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["trial", "state", config.study.metric, "validations", RUN, "seconds", REASON, *config.space])
     for trial in trials:
+        scores = trial.intermediate_values.values()
         seconds = f"{trial.duration.total_seconds():.1f}" if trial.duration else ""
         run, reason = (trial.user_attrs.get(name, "") for name in (RUN, REASON))
-        row = [trial.number, trial.state.name.lower(), _score(trial, config), len(trial.intermediate_values), run]
+        row = [trial.number, trial.state.name.lower(), config.best(scores) if scores else "", len(scores), run]
         writer.writerow([*row, seconds, reason, *(trial.params.get(name) for name in config.space)])
     return file.getvalue()
 

@@ -1,6 +1,5 @@
 """`repeat`: the same training with several seeds, and the spread of its results."""
 
-import argparse
 import json
 import statistics
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.console import CommandParser
+from mnist_lightning.console import CommandParser, whole_number
 from mnist_lightning.errors import ConfigError
 
 DESCRIPTION = """\
@@ -32,7 +31,7 @@ def main(args: list[str]) -> int:
         "repeat --runs 5 --config configs/default.yaml",
         "repeat --runs 5 --config configs/fast.yaml --test_after_fit true",
     )
-    parser.add_argument("--runs", type=_at_least_two, default=5, metavar="N", help="runs, at least 2 (default: 5)")
+    parser.add_argument("--runs", type=whole_number(2), default=5, metavar="N", help="runs, at least 2 (default: 5)")
     options, fit_args = parser.parse_known_args(args)
     if any(arg.split("=")[0] == "--ckpt_path" for arg in fit_args):
         raise ConfigError("repeat trains from the start; --ckpt_path is an option of fit")
@@ -88,9 +87,3 @@ def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     if (tested := run.logs / "test.json").is_file():
         result["test_acc"] = json.loads(tested.read_text())["accuracy"]
     return run.logs, result
-
-
-def _at_least_two(text: str) -> int:
-    if text.isdecimal() and int(text) > 1:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number above 1, got {text!r}")

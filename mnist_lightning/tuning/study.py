@@ -1,41 +1,37 @@
 """The Optuna study of a sweep: which trial runs next, and how it ended.
 
-One command at a time works on a study and holds its lock, which the system releases when that process is gone, however
-it ended. A trial that the database still lists as running was therefore interrupted, and the next command runs it again
-at once; Optuna's heartbeats would have to expire first.
+The command that works on a study holds its lock until its process ends. A trial that the database still lists as
+running was therefore interrupted, and the next command runs it again at once, without waiting for Optuna's heartbeats.
 """
 
-import json
+import itertools
 import os
 import signal
 import time
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import torch
 from filelock import FileLock, Timeout
-from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_lightning.atomic_write import check_writable
 from mnist_lightning.cli.safe_yaml import read_config
 from mnist_lightning.cli.saved_config import changes
-from mnist_lightning.console import printable
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError, UserError
 from mnist_lightning.training.callbacks.run_summary import show
-from mnist_lightning.tuning.leaderboard import REASON, as_line, write_results
+from mnist_lightning.tuning.leaderboard import REASON, write_results
 from mnist_lightning.tuning.search_space import SweepConfig
 from mnist_lightning.tuning.trial import log_of, start_trial
 
 RETRIES = "retries"  # attribute of a trial that repeats an interrupted one: the number of that one
 SAVING_S = 30  # how long a terminated trial may take to save
 BUSY_S = 60  # how long one process waits while another writes to the database
-# Exit codes of a trial that every other trial would end with too: they end the sweep.
+# The errors that every other trial would end with too, by exit code: they end the sweep.
 FATAL: dict[int, type[UserError]] = {error.exit_code: error for error in (ConfigError, DatasetError, StorageError)}
 
 
@@ -45,7 +41,7 @@ def run_sweep(config: SweepConfig, workers: int) -> int:
     Raises:
         ConfigError: If another command works on the study, or it was started with other options.
         StorageError: If the folder or the database cannot be used.
-        UserError: Either of these or a DatasetError, if a trial ended with it.
+        UserError: If a trial ended with an error that every other trial would end with too.
     """
     check_writable(config.folder)
     database = config.folder / "study.db"
@@ -63,17 +59,20 @@ def run_sweep(config: SweepConfig, workers: int) -> int:
 def _open_study(config: SweepConfig, database: Path) -> optuna.Study:
     """Open the study or create it, and queue its interrupted trials again."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.MedianPruner(config.pruner.startup_trials, config.pruner.warmup_epochs)
     study = optuna.create_study(
         study_name=config.study.name,
-        storage=optuna.storages.RDBStorage(
-            f"sqlite:///{database}", engine_kwargs={"connect_args": {"timeout": BUSY_S}}
-        ),
+        storage=f"sqlite:///{database}?timeout={BUSY_S}",
         direction="maximize" if config.study.metric == "val_acc" else "minimize",
-        pruner=pruner if config.pruner.enabled else optuna.pruners.NopPruner(),
+        pruner=config.pruner,
         load_if_exists=True,
     )
-    options = _shared_options(config)
+    # What all trials of a study must share for their scores to be comparable.
+    options = {
+        "study": {"metric": config.study.metric, "seed": config.study.seed},
+        "fit": dict(config.fit),
+        "config": read_config(Path(config.fit["config"])) if "config" in config.fit else {},
+        "space": {name: str(distribution) for name, distribution in config.space.items()},
+    }
     for change in changes(study.user_attrs.get("options", options), options):
         raise ConfigError(
             f"{config.folder} contains a study with {change.name} {change.old}, not {change.new}; "
@@ -84,17 +83,6 @@ def _open_study(config: SweepConfig, database: Path) -> optuna.Study:
         study.enqueue_trial(trial.params, user_attrs={RETRIES: trial.number})
         study.tell(trial.number, state=TrialState.FAIL)
     return study
-
-
-def _shared_options(config: SweepConfig) -> dict[str, Any]:
-    """Return the options that all trials of a study must share for their scores to be comparable."""
-    file = config.fit.get("config")
-    return {
-        "study": {"metric": config.study.metric, "seed": config.study.seed},
-        "fit": dict(config.fit),
-        "config": read_config(Path(file)) if file else {},
-        "space": {name: json.loads(distribution_to_json(entry))["attributes"] for name, entry in config.space.items()},
-    }
 
 
 def _counted(study: optuna.Study) -> list[FrozenTrial]:
@@ -113,14 +101,13 @@ def _run_trials(study: optuna.Study, config: SweepConfig, workers: int) -> None:
     running: dict[int, tuple[BaseProcess, optuna.Trial]] = {}  # by the sentinel of the process
     try:
         while True:
-            while (
-                len(running) < workers and time.monotonic() < deadline_s and (place := next(places, None)) is not None
-            ):
+            for place in itertools.islice(places, workers - len(running) if time.monotonic() < deadline_s else 0):
                 # A sampler for each trial, so that its draws do not depend on how often the sweep was interrupted.
                 seed = int(np.random.SeedSequence([config.study.seed, place]).generate_state(1)[0])
                 study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
                 trial = study.ask(dict(config.space))
-                print(f"trial {trial.number} started: {as_line(trial.params)}", flush=True)
+                params = ", ".join(f"{name} {value}" for name, value in trial.params.items())
+                print(f"trial {trial.number} started: {params}", flush=True)
                 process = start_trial(trial, config, threads, gpu_of(place))
                 running[process.sentinel] = process, trial
             if not running:
@@ -139,17 +126,11 @@ def _run_trials(study: optuna.Study, config: SweepConfig, workers: int) -> None:
 
 
 def _record_end(study: optuna.Study, config: SweepConfig, trial: optuna.Trial, exit_code: int) -> None:
-    """Record how a trial ended.
-
-    Raises:
-        UserError: If its exit code is fatal.
-        ConfigError: If it did not validate.
-    """
+    """Record how a trial ended; raise an error that ends the sweep."""
     number, log = trial.number, log_of(trial, config)
     if exit_code:
-        output = log.read_text(errors="replace").split("\n") if log.is_file() else []
-        reason = next((line for line in reversed(output) if line.strip()), "no output").removeprefix("error: ")
-        reason = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else printable(reason)
+        reason = log.read_text(errors="replace").rstrip().split("\n")[-1]
+        reason = f"killed by {signal.Signals(-exit_code).name}" if exit_code < 0 else reason.removeprefix("error: ")
         if exit_code in FATAL:
             raise FATAL[exit_code](f"trial {number}: {reason}")
         trial.set_user_attr(REASON, reason)

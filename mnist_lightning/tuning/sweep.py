@@ -3,11 +3,10 @@
 Nothing heavy is imported before it is needed: `--help` returns at once.
 """
 
-import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
-from mnist_lightning.console import CommandParser
+from mnist_lightning.console import CommandParser, whole_number
 from mnist_lightning.errors import ConfigError
 
 DESCRIPTION = """\
@@ -34,7 +33,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the search, as YAML")
     parser.add_argument(
         "--workers",
-        type=_positive,
+        type=whole_number(1),
         default=1,
         metavar="N",
         help="trials to run at the same time; they divide the CPU threads, and take turns on the GPUs (default: 1)",
@@ -50,9 +49,3 @@ def main(args: list[str]) -> int:
     config = read_sweep(options.config)
     check_trials(config)
     return run_sweep(config, options.workers)
-
-
-def _positive(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")

@@ -62,11 +62,10 @@ def start_trial(trial: optuna.Trial, config: SweepConfig, threads: int, gpu: str
         threads: CPU threads to compute with.
         gpu: The GPU to use, as in `CUDA_VISIBLE_DEVICES`; None leaves the environment as it is.
     """
-    # A fork server imports torch and Lightning once and not for each trial; not every system has one.
-    has_server = "forkserver" in multiprocessing.get_all_start_methods()
-    context: Any = multiprocessing.get_context("forkserver" if has_server else "spawn")
-    if has_server:
-        context.set_forkserver_preload(["mnist_lightning.tuning.trial"])
+    # A fork server imports torch and Lightning once and not for each trial.
+    context: Any = multiprocessing.get_context("forkserver" if hasattr(os, "fork") else "spawn")
+    context.set_forkserver_preload(["mnist_lightning.tuning.trial"])
+    log_of(trial, config).touch()
     process: BaseProcess = context.Process(target=_fit, args=(trial, config, threads, gpu))
     process.start()
     return process
@@ -75,17 +74,18 @@ def start_trial(trial: optuna.Trial, config: SweepConfig, threads: int, gpu: str
 def _fit(trial: optuna.Trial, config: SweepConfig, threads: int, gpu: str | None) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C reaches the sweep alone, which then terminates this process
-    output = os.open(log_of(trial, config), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(output, stream)
+    with log_of(trial, config).open("w") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(threads)
-    threading.Thread(target=_terminate_with_parent, daemon=True).start()
+    threading.Thread(target=_terminate_after_parent, daemon=True).start()
     main.main(config.command_line(trial.params), callbacks=[ScoreReporter(trial, config.study.metric)])
 
 
-def _terminate_with_parent() -> None:
+def _terminate_after_parent() -> None:
+    """Wait until the sweep has ended, which may have been killed; then terminate this trial."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -103,10 +103,6 @@ class _OptionCheck(TrainerCLI):
         """Build what the options describe, check that a sweep can use it, and stop there."""
         self.parser.instantiate_classes(self.config)
         options = self.config["fit"]
-        if self.session.located:
-            raise ConfigError("the config under `fit` starts from a checkpoint; trials train from the start")
-        if options.trainer.fast_dev_run:
-            raise ConfigError("trainer.fast_dev_run leaves no run that a sweep could choose")
         if 0 in (options.data.get("val_size"), options.trainer.limit_val_batches):
             raise ConfigError("a sweep needs validation images: data.val_size or trainer.limit_val_batches leaves none")
         raise _Accepted

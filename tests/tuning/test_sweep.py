@@ -53,7 +53,7 @@ def test_a_sweep_records_each_trials_best_score_and_the_best_trials_config(
 
 def test_a_trial_below_the_median_is_pruned(command: Command, config: Write) -> None:
     space = {"model.lr": {"choices": [1e-6]}}
-    pruner = {"enabled": True, "startup_trials": 1}
+    pruner = {"n_startup_trials": 1}
     file = config(study={"trials": 1}, pruner=pruner, fit={"trainer.max_epochs": 4}, space=space)
     assert command("sweep", "--config", str(file)).code == 0
     study = optuna.load_study(study_name="small", storage=f"sqlite:///{FOLDER / 'study.db'}")

@@ -3,13 +3,10 @@
 Heavy modules are imported when they are needed, so that `--help` is fast.
 """
 
-import argparse
 import ipaddress
-import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mnist_lightning.console import CommandParser
+from mnist_lightning.console import CommandParser, whole_number
 from mnist_lightning.errors import CheckpointError, ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -33,14 +30,13 @@ def main(args: list[str]) -> int:
             f"{trained.path} was trained on folders of images, and drawings are nothing like them; use predict instead"
         )
     with make_server(trained, options.host, options.port) as server:
-        host, port = str(server.server_address[0]), server.server_address[1]
+        address = ipaddress.ip_address(str(server.server_address[0]))
+        host = "localhost" if address.is_unspecified else f"[{address}]" if address.version == 6 else address
         if trained.preprocessing_warning:
             print(trained.preprocessing_warning)
-        print(f"draw at http://{_url_host(host)}:{port}/ (Ctrl-C ends it)", flush=True)
-        if not ipaddress.ip_address(host).is_loopback:
-            address = _network_address()
-            elsewhere = f"; from other machines at http://{address}:{port}/" if address else ""
-            print(f"everyone who can reach {options.host} can use the page{elsewhere}", flush=True)
+        print(f"draw at http://{host}:{server.server_address[1]}/ (Ctrl-C ends it)", flush=True)
+        if not address.is_loopback:
+            print(f"everyone who can reach {options.host} can use the page", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -97,30 +93,7 @@ def _parser() -> CommandParser:
     parser = CommandParser("demo", DESCRIPTION, "demo --ckpt_path version_3/best --port 7860")
     parser.add_checkpoint_option()
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    parser.add_argument("--port", type=_port, default=7860, help="port to listen on, 0 for a free one (default: 7860)")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), default=7860, help="port to listen on, 0 for a free one (default: 7860)"
+    )
     return parser
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and int(text) < 2**16:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number in [0, 65535], got {text}")
-
-
-def _network_address() -> str | None:
-    """Return this machine's address in its network, or None if there is no network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
-        probe.connect(("192.0.2.1", 9))  # sends nothing; RFC 5737 reserves the address for documentation
-        return str(probe.getsockname()[0])
-    return None
-
-
-def _url_host(address: str) -> str:
-    """Return the host of a URL for an address that the server listens on; `localhost` if it listens on all.
-
-    >>> _url_host("::1"), _url_host("0.0.0.0")
-    ('[::1]', 'localhost')
-    """
-    if ipaddress.ip_address(address).is_unspecified:
-        return "localhost"
-    return f"[{address}]" if ":" in address else address

@@ -49,24 +49,29 @@ class PageServer(ThreadingHTTPServer):
         OSError: If the server cannot listen on the address.
     """
 
-    daemon_threads = False  # closing waits for the threads: one that runs torch during exit can crash the process
+    daemon_threads = True  # the process ends without waiting for idle connections
     request_queue_size = 64
 
     def __init__(
         self, host: str, port: int, network: dict[str, Any], predict: Callable[[bytes], dict[str, Any]]
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._one_at_a_time = threading.Lock()
         super().__init__((host, port), _Handler)
         page = files("mnist_lightning.inference.demo") / "page"
         self.pages = {path: ((page / name).read_bytes(), kind) for path, (name, kind) in PAGE_FILES.items()}
         self.pages["/network"] = (json.dumps(network).encode(), "application/json")
         self._predict = predict
-        self._one_at_a_time = threading.Lock()
 
     def predict(self, drawing: bytes) -> bytes:
         """Return the prediction for a drawing as JSON."""
         with self._one_at_a_time:
             return json.dumps(self._predict(drawing)).encode()
+
+    def server_close(self) -> None:
+        """Stop listening, and predict no more: a thread in torch can crash the process while the interpreter exits."""
+        super().server_close()
+        self._one_at_a_time.acquire()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that close the connection early."""
@@ -77,7 +82,7 @@ class PageServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     default_request_version = "HTTP/1.0"  # so that the reply to a malformed request has a status
-    timeout = 2.0  # seconds without data from the client; closing the server may take as long
+    timeout = 10.0  # seconds without data from the client
 
     def do_GET(self) -> None:
         if not self._is_allowed():
@@ -94,13 +99,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
         elif self.headers.get_all("Content-Type") != ["application/octet-stream"]:
             self.send_error(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-        elif self.headers.get_all("Content-Length") != [str(BODY_BYTES)] or "Transfer-Encoding" in self.headers:
+        elif (
+            self.headers.get_all("Content-Length") != [str(BODY_BYTES)]
+            or "Transfer-Encoding" in self.headers
+            or len(drawing := self.rfile.read(BODY_BYTES)) < BODY_BYTES
+        ):
             self.send_error(HTTPStatus.BAD_REQUEST)
         else:
-            drawing = self.rfile.read(BODY_BYTES)
-            if len(drawing) < BODY_BYTES:
-                self.send_error(HTTPStatus.BAD_REQUEST)
-                return
             self._send(HTTPStatus.OK, self.server.predict(drawing), "application/json")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:

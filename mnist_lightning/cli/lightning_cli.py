@@ -34,6 +34,7 @@ from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.callbacks.run_summary import RunSummary
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from mnist_lightning.training.distributed import is_first
+from mnist_lightning.training.lightning_patches import subcommand_parser
 from mnist_lightning.training.logger import quiet_event_writer
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.trainer import AutoTrainer
@@ -103,7 +104,7 @@ class TrainerCLI(LightningCLI):
     ) -> None:
         """Build the parsers, and describe the subcommand."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        describe(self._subcommand_parsers[self.command], self.command)
+        describe(subcommand_parser(self, self.command), self.command)
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed."""

@@ -19,6 +19,7 @@ from mnist_lightning.errors import ConfigError
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
+from mnist_lightning.training.lightning_patches import option_names, set_help
 from mnist_lightning.training.trainer import AutoTrainer
 
 DESCRIPTIONS = {
@@ -63,9 +64,7 @@ class OptionParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print a short message and exit with code 2."""
         parser = getattr(ex, "subcommand_parser", None) or self
-        names = {option for action in parser._actions for option in action.option_strings}
-        for choices in (action.choices for action in parser._actions if isinstance(action.choices, dict)):
-            names |= {option for arg in self.command_line[:1] for option in choices[arg]._option_string_actions}
+        names = option_names(parser, next(iter(self.command_line), ""))
         exit_with_usage_error(short_message(message, self.command_line, names))
 
 
@@ -75,7 +74,7 @@ def describe(parser: LightningArgumentParser, command: str) -> None:
         parser.set_defaults({"verbose": False})
     parser.description = DESCRIPTIONS[command]
     parser.epilog = f"example: python -m mnist_lightning {EXAMPLES[command]}"
-    next(action for action in parser._actions if action.dest == "ckpt_path").help = CKPT_PATH_HELP
+    set_help(parser, "ckpt_path", CKPT_PATH_HELP)
 
 
 def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ What makes a resumed run exact is in `callbacks/exact_resume.py`; nothing here d
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from inspect import signature
 from typing import Any, Literal
@@ -193,9 +194,10 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the schema of the data, without which the weights cannot be used."""
-        datamodule = getattr(self._trainer, "datamodule", None)  # `trainer` raises an error before the first `fit`
-        if isinstance(datamodule, ClassificationDataModule):
-            checkpoint["inputs"] = asdict(datamodule.schema)
+        with suppress(RuntimeError):  # of `trainer`, before the first `fit`
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if isinstance(datamodule, ClassificationDataModule):
+                checkpoint["inputs"] = asdict(datamodule.schema)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the weight averaging that `ema_decay` asks for."""

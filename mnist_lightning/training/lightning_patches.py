@@ -1,9 +1,10 @@
-"""Every private name of Lightning that this project uses, each with the reason and what would make it unnecessary.
+"""Every private name of Lightning and jsonargparse that this project uses, each with its reason.
 
 The tests in `tests/training/test_lightning_patches.py` fail when Lightning no longer needs an entry.
 """
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 
 def patch_trainer(trainer: Trainer) -> None:
@@ -52,3 +53,21 @@ def finish_restart(trainer: Trainer) -> None:
     restores them.
     """
     trainer.fit_loop._restarting = False
+
+
+def subcommand_parser(cli: LightningCLI, command: str) -> LightningArgumentParser:
+    """Return the parser of a subcommand, to change its defaults and texts; LightningCLI has no hook for that."""
+    return cli._subcommand_parsers[command]
+
+
+def option_names(parser: LightningArgumentParser, command: str) -> set[str]:
+    """Return all options of a parser and of one of its subcommands; neither argparse nor jsonargparse lists them."""
+    names = {option for action in parser._actions for option in action.option_strings}
+    for choices in (action.choices for action in parser._actions if isinstance(action.choices, dict)):
+        names |= set(choices[command]._option_string_actions) if command in choices else set()
+    return names
+
+
+def set_help(parser: LightningArgumentParser, option: str, text: str) -> None:
+    """Change the help of an option that LightningCLI adds; it offers no other way."""
+    next(action for action in parser._actions if action.dest == option).help = text

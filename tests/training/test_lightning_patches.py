@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torch.utils.data import DataLoader, TensorDataset
@@ -117,3 +118,15 @@ def test_a_loader_made_early_does_not_get_its_state_by_itself() -> None:
 
 def test_lightning_does_not_step_plateau_schedules_while_restarting() -> None:
     assert "update_plateau_schedulers=not self.restarting" in inspect.getsource(_FitLoop.on_advance_end)
+
+
+def test_the_parser_of_a_subcommand_is_found_and_its_options_are_listed() -> None:
+    parser = LightningArgumentParser()
+    subparser = LightningArgumentParser()
+    subparser.add_argument("--inner", help="old")
+    parser.add_argument("--outer")
+    parser.add_subcommands().add_subcommand("fit", subparser)
+    assert {"--outer", "--inner"} <= lightning_patches.option_names(parser, "fit")
+    assert "--inner" not in lightning_patches.option_names(parser, "test")
+    lightning_patches.set_help(subparser, "inner", "new text")
+    assert "new text" in subparser.format_help()

@@ -17,8 +17,10 @@ class ProgressBar(lightning_callbacks.TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
-        """Print above the bar; Lightning's own drops what is printed while there is no bar."""
-        if self._train_progress_bar is None and self._val_progress_bar is None:
+        """Print above the bar; Lightning's own drops what is printed before there is a bar."""
+        try:
+            self.train_progress_bar  # noqa: B018  # raises if there is none
+        except TypeError:
             print(*args, sep=sep, **kwargs)
         else:
             super().print(*args, sep=sep, **kwargs)

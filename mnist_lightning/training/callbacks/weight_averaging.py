@@ -26,4 +26,4 @@ class WeightAveraging(callbacks.WeightAveraging):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restore the average and the weights."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        self._latest_update_step = checkpoint["global_step"]
+        super().load_state_dict({"latest_update_step": checkpoint["global_step"]})

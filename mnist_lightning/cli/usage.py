@@ -1,0 +1,35 @@
+"""The text of `python -m mnist_lightning --help`."""
+
+HELP = """\
+usage: python -m mnist_lightning COMMAND [OPTION ...]
+
+Train, evaluate and use a classifier of images (MNIST, its variants, a folder of images) or of the rows of a table.
+
+commands:
+  fit        train a network; logs go to lightning_logs/version_N, checkpoints to checkpoints/version_N
+  validate   evaluate a checkpoint on the validation images
+  test       evaluate a checkpoint on the test images
+  predict    predict the labels of images of digits, or of the rows of a .csv file
+  export     write a trained network to an ONNX, pt2 or safetensors file, and check that its outputs are the same
+  demo       serve a web page on this machine to draw digits on
+             (without --ckpt_path, all of these use the best checkpoint of the newest run)
+  repeat     train with several seeds; report mean and standard deviation
+  compare    test whether two runs differ significantly in test accuracy
+  sweep      search for good options with Optuna, over many runs
+  doctor     check this machine: versions, device, data, folders
+
+options:
+  --help     show this text; after a command, show all its options
+  --version  show the version
+  --debug    with any command: show the traceback of an error
+
+examples:
+  python -m mnist_lightning fit --config configs/default.yaml
+  python -m mnist_lightning fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5
+  python -m mnist_lightning fit --ckpt_path last
+  python -m mnist_lightning test
+  python -m mnist_lightning fit --config configs/tabular.yaml --data.csv_file mine.csv --data.target species
+  python -m mnist_lightning predict digit.png
+  python -m mnist_lightning export --format onnx
+  tensorboard --logdir lightning_logs
+"""

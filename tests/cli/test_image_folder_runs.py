@@ -178,7 +178,7 @@ def test_two_classes_are_enough(command: Command) -> None:
         (["predict", "shapes/circle/0.png", "--ink", "dark"], 2, "--ink is for images of digits"),
         (["test", "--data.split_seed", "1"], 2, "data.split_seed must be that of the training, 0"),
         (["test", "--data.size", "28"], 2, "data.size and data.colour must be those that the network was trained with"),
-        (["test", "--data.folder", "none"], 4, "none: no such folder"),
+        (["test", "--data.folder", "none"], 4, "none cannot be read: No such file"),
         (["test", "--data.folder", "other"], 4, "other/oval: oval is not a class of this network: circle, square, "),
         (["test", "--data.folder", "parts"], 4, "parts holds train, but no folder test"),
         (["validate", "--data_kind", "mnist"], 2, "unknown option data.folder in lightning_logs/version_0/config.yaml"),

@@ -6,7 +6,6 @@ time of its last change), or if the file is corrupted.
 
 import csv
 import hashlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from mnist_lightning.atomic_write import remove_parts, replace_file
+from mnist_lightning.atomic_write import remove_parts
 from mnist_lightning.console import printable
 from mnist_lightning.data.image_folder.index import ClassFolders
 from mnist_lightning.errors import DatasetError, ImageError, StorageError
@@ -25,7 +24,8 @@ from mnist_lightning.images.letterbox import letterbox
 from mnist_lightning.images.reader import read_image
 
 IMAGES, TABLE, FAULTS = "images.npy", "pictures.csv", "unreadable.txt"
-COLUMNS = ("image", "file", "class", "bytes", "modified_ns", "digest")
+COLUMNS = ["image", "file", "class", "bytes", "modified_ns", "digest"]
+HEADER_BYTES = 128  # of the .npy file, which NumPy pads
 SHOWN = 3  # unreadable images in a message
 PROGRESS_AFTER_S = 2.0
 MAX_NAME_LENGTH = 50  # characters of the folder's name in the name of its cache, which has at most 255 bytes
@@ -64,17 +64,8 @@ def decode(folders: ClassFolders, cache: Path, size: int, channels: int) -> None
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
-            rows = _table_rows(folders)
-            if _is_intact(_read(folders, cache, size, channels)):  # another process was first
-                return
-            remove_parts(cache)
-            for stale in (TABLE, FAULTS):  # they describe other images
-                (cache / stale).unlink(missing_ok=True)
-            digests = _write_images(folders, cache, size, channels)
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # or a bare "\r" would end a row
-            writer.writerows([COLUMNS, *((*row, digest) for row, digest in zip(rows, digests, strict=True))])
-            replace_file(cache / TABLE, text.getvalue().encode("utf-8", "surrogateescape"))
+            if not _is_intact(_read(folders, cache, size, channels)):  # or another process was first
+                _write(folders, cache, size, channels)
     except OSError as error:
         raise StorageError(f"{printable(str(cache))}: cannot be written: {error.strerror or error}") from error
 
@@ -96,15 +87,11 @@ def _read(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decod
     try:
         with (cache / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as table:
             columns, *rows = csv.reader(table)
-        if tuple(columns) != COLUMNS or [tuple(row[:-1]) for row in rows] != _table_rows(folders):
+        if columns != COLUMNS or [row[:-1] for row in rows] != _table_rows(folders):
             return None
+        # "c": torch warns about read-only memory.
         shape = _shape(len(rows), size, channels)
-        header = _npy_header(shape)
-        with (cache / IMAGES).open("rb") as file:
-            if file.read(len(header)) != header:  # compared, not parsed: the file may be anything
-                return None
-            # "c": torch warns about read-only memory.
-            images: NDArray[np.uint8] = np.memmap(file, np.uint8, "c", len(header), shape)
+        images = np.memmap(cache / IMAGES, np.uint8, "c", HEADER_BYTES, shape)
     except (OSError, ValueError, csv.Error):
         return None
     return Decoded(images, tuple(row[-1] for row in rows))
@@ -114,46 +101,44 @@ def _shape(count: int, size: int, channels: int) -> tuple[int, ...]:
     return (count, size, size) if channels == 1 else (count, size, size, channels)
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return header.getvalue()
-
-
 def _is_intact(decoded: Decoded | None) -> bool:
     """Return whether the pixels of each image have the digest in the table."""
     return decoded is not None and all(map(str.__eq__, map(_digest, decoded.images), decoded.digests))
 
 
-def _table_rows(folders: ClassFolders) -> list[tuple[str, ...]]:
+def _table_rows(folders: ClassFolders) -> list[list[str]]:
     """Return the table of contents without the digests."""
-    rows: list[tuple[str, ...]] = []
+    rows = []
     for index, (file, label) in enumerate(zip(folders.files, folders.labels.tolist(), strict=True)):
-        try:
-            status = (folders.root / file).stat()
-            facts = (str(status.st_size), str(status.st_mtime_ns))
-        except OSError:
-            facts = ("", "")  # reported when it is decoded
-        rows.append((str(index), file, folders.class_names[label], *facts))
+        path = folders.root / file
+        status = path.stat() if path.exists() else path.lstat()  # a broken link is reported when it is decoded
+        rows.append([str(index), file, folders.class_names[label], str(status.st_size), str(status.st_mtime_ns)])
     return rows
 
 
-def _write_images(folders: ClassFolders, cache: Path, size: int, channels: int) -> list[str]:
-    """Write the file of all images, holding one at a time in memory, and return their digests."""
-    digests: list[str] = []
+def _write(folders: ClassFolders, cache: Path, size: int, channels: int) -> None:
+    """Write the file of all images, holding one at a time in memory, and then the table."""
+    remove_parts(cache)
+    for stale in (TABLE, FAULTS):  # they describe other images
+        (cache / stale).unlink(missing_ok=True)
+    rows = _table_rows(folders)
     part = cache / f".{IMAGES}.part"
     try:
         with part.open("wb") as file:
-            file.write(_npy_header(_shape(len(folders.files), size, channels)))
-            for image in _decoded_images(folders, cache, size, channels):
-                digests.append(_digest(image))
+            shape = _shape(len(rows), size, channels)
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for row, image in zip(rows, _decoded_images(folders, cache, size, channels), strict=True):
+                row.append(_digest(image))
                 file.write(image.tobytes())
             file.flush()
             os.fsync(file.fileno())
         part.replace(cache / IMAGES)
+        with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as table:
+            writer = csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_ALL)  # or a bare "\r" would end a row
+            writer.writerows([COLUMNS, *rows])
+        part.replace(cache / TABLE)
     finally:
         part.unlink(missing_ok=True)
-    return digests
 
 
 def _decoded_images(folders: ClassFolders, cache: Path, size: int, channels: int) -> Iterator[NDArray[np.uint8]]:
@@ -168,7 +153,7 @@ def _decoded_images(folders: ClassFolders, cache: Path, size: int, channels: int
         if not faults:
             yield letterbox(image, size, channels)
     if faults:
-        replace_file(cache / FAULTS, "".join(f"{fault}\n" for fault in faults).encode())
+        (cache / FAULTS).write_text("".join(f"{fault}\n" for fault in faults))
         lines = [f"{len(faults):,} of {len(folders.files):,} images cannot be read; replace or remove them"]
         lines += faults[:SHOWN]
         if len(faults) > SHOWN:

@@ -1,7 +1,6 @@
 """PictureFolderDataModule: a folder of images for each class, decoded once, split and served from memory."""
 
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -87,7 +86,7 @@ class PictureFolderDataModule(OwnDataModule):
                 "class; run the command in another folder"
             )
         self._schema: ImageSchema | None = None
-        self._duplicates: Sequence[tuple[str, str]] = []
+        self._duplicates: duplicates.Pairs = []
         self.save_hyperparameters(logger=False)
 
     @cached_property
@@ -155,12 +154,11 @@ class PictureFolderDataModule(OwnDataModule):
         return TrainingSource(str(self.path), digest, self.split_seed, duplicates.missing_splits(self.folders))
 
     def _split(self, source: TrainingSource) -> dict[str, Samples]:
-        split = duplicates.split_images(self.folders, self.decoded.digests, source.split_seed)
-        self._duplicates = split.duplicates
+        splits, self._duplicates = duplicates.split_images(self.folders, self.decoded.digests, source.split_seed)
         if self._schema is None:
-            mean, std = mean_and_std(self.decoded.images, split.splits["train"])
+            mean, std = mean_and_std(self.decoded.images, splits["train"])
             self._schema = ImageSchema(self.size, self.size, mean, std, self.class_names, self.channels, source)
-        return {name: self._samples(indices) for name, indices in split.splits.items()}
+        return {name: self._samples(indices) for name, indices in splits.items()}
 
     def _given_split(self, split: str) -> Samples | None:
         if split not in self.folders.splits:

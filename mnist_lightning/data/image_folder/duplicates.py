@@ -1,8 +1,7 @@
 """Split the images of a folder so that equal pixels never lie in two splits. No torch."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,21 +10,11 @@ from mnist_lightning.data.image_folder.index import UNSPLIT, ClassFolders, Indic
 from mnist_lightning.data.splits import HELD_OUT, stratified_split
 from mnist_lightning.errors import DatasetError
 
-
-@dataclass(frozen=True)
-class FolderSplit:
-    """The images of each split.
-
-    Args:
-        splits: int64 indices of the images of `train`, `val` and `test`, ascending.
-        duplicates: Images in no split, each with the image of the same pixels that is scored.
-    """
-
-    splits: Mapping[str, Indices]
-    duplicates: Sequence[tuple[str, str]]
+Splits = dict[str, Indices]
+Pairs = list[tuple[str, str]]
 
 
-def split_images(folders: ClassFolders, digests: Sequence[str], seed: int) -> FolderSplit:
+def split_images(folders: ClassFolders, digests: Sequence[str], seed: int) -> tuple[Splits, Pairs]:
     """Split the images of a folder: keep the splits that it has, and hold out the missing ones from the rest.
 
     If pixels occur in several split folders, test images are kept first, then validation images. What is held out takes
@@ -35,6 +24,10 @@ def split_images(folders: ClassFolders, digests: Sequence[str], seed: int) -> Fo
         folders: The images.
         digests: A digest of the pixels of each image.
         seed: Seed of the random split, at least 0.
+
+    Returns:
+        int64 indices of the images of `train`, `val` and `test`, ascending; and the images in no split, each with the
+        image of the same pixels that is scored.
 
     Raises:
         DatasetError: If there are no training images, a split is empty, or a class has too few images.
@@ -47,17 +40,17 @@ def split_images(folders: ClassFolders, digests: Sequence[str], seed: int) -> Fo
     if empty := next((split for split, indices in splits.items() if not len(indices)), None):
         raise DatasetError(f"{folders.name} has no image for {empty}")
     _check_classes(folders, splits["train"], 1, "to train on")
-    return FolderSplit(splits, duplicates)
+    return splits, duplicates
 
 
-def given_splits(folders: ClassFolders, digests: Sequence[str]) -> tuple[dict[str, Indices], list[tuple[str, str]]]:
+def given_splits(folders: ClassFolders, digests: Sequence[str]) -> tuple[Splits, Pairs]:
     """Return the splits that a folder has, each image in the first split that holds its pixels, and the duplicates.
 
     Test images come first, then validation images.
     """
-    duplicates: list[tuple[str, str]] = []
+    duplicates: Pairs = []
     kept: dict[str, int] = {}  # the first image with each digest
-    splits: dict[str, Indices] = {}
+    splits: Splits = {}
     for split in ("test", "val", "train", UNSPLIT):
         if split in folders.splits:
             indices = folders.splits[split].tolist()
@@ -81,7 +74,7 @@ def training_digest(folders: ClassFolders, digests: Sequence[str]) -> str:
     return sha256.hexdigest()
 
 
-def in_two_classes(folders: ClassFolders, digests: Sequence[str]) -> list[tuple[str, str]]:
+def in_two_classes(folders: ClassFolders, digests: Sequence[str]) -> Pairs:
     """Return the images whose pixels occur in another class too, each with the first such image."""
     first: dict[str, int] = {}
     return [
@@ -93,7 +86,7 @@ def in_two_classes(folders: ClassFolders, digests: Sequence[str]) -> list[tuple[
 
 def _hold_out(
     folders: ClassFolders, digests: Sequence[str], indices: Indices, missing: Sequence[str], seed: int
-) -> dict[str, Indices]:
+) -> Splits:
     if not missing:
         return {"train": indices}
     first = {digests[index]: index for index in reversed(indices.tolist())}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_lightning.console import printable
+from mnist_lightning.console import listed, printable
 from mnist_lightning.data.image_schema import MOST_CLASSES
 from mnist_lightning.errors import DatasetError
 from mnist_lightning.images.reader import SUFFIXES, find_image_files
@@ -53,8 +53,8 @@ def read_class_folders(root: Path) -> ClassFolders:
     files and folders are skipped, and so is what macOS adds to an archive.
 
     Raises:
-        DatasetError: If the folder is missing or cannot be read, two of its folders are the same split, there are fewer
-            than two classes or too many, or a class has no image or a name that is not text.
+        DatasetError: If the folder cannot be read, two of its folders are the same split, there are too few or too
+            many classes, or a class has no image or a name that is not text.
     """
     folders, strays = _list_folder(root)
     names = [SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders]
@@ -68,7 +68,13 @@ def read_class_folders(root: Path) -> ClassFolders:
             by_split[name], more = _list_folder(folder)
             strays += more
     class_names = tuple(sorted({folder.name for classes in by_split.values() for folder in classes}))
-    _check_class_names(root, class_names)
+    if not 2 <= len(class_names) <= MOST_CLASSES:
+        raise DatasetError(
+            f"{printable(str(root))} must hold a folder of images for each of 2 to {MOST_CLASSES} classes; "
+            f"found {listed(class_names) or 'none'}"
+        )
+    if odd := next((class_name for class_name in class_names if not is_text(class_name)), None):
+        raise DatasetError(f"{printable(str(root / odd))}: the folder's name is not text; rename it")
     files: list[str] = []
     labels: list[int] = []
     splits: dict[str, Indices] = {}
@@ -93,20 +99,7 @@ def _list_folder(folder: Path) -> tuple[list[Path], list[str]]:
     """Return the folders in a folder, sorted by name, and the images that lie beside them."""
     try:
         found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
-    except FileNotFoundError:
-        raise DatasetError(f"{printable(str(folder))}: no such folder") from None
     except OSError as error:
         raise DatasetError(f"{printable(str(folder))} cannot be read: {error.strerror}") from error
     images = [str(path) for path in found if path.name.lower().endswith(SUFFIXES) and path.is_file()]
     return [path for path in found if path.is_dir()], images
-
-
-def _check_class_names(root: Path, class_names: tuple[str, ...]) -> None:
-    name = printable(str(root))
-    if len(class_names) < 2:
-        found = f"only {printable(class_names[0])}" if class_names else "none"
-        raise DatasetError(f"{name} must hold a folder of images for each of at least two classes; found {found}")
-    if len(class_names) > MOST_CLASSES:
-        raise DatasetError(f"{name} has {len(class_names):,} classes, more than {MOST_CLASSES:,}")
-    if odd := next((class_name for class_name in class_names if not is_text(class_name)), None):
-        raise DatasetError(f"{printable(str(root / odd))}: the folder's name is not text; rename it")

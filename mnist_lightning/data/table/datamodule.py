@@ -24,7 +24,7 @@ from mnist_lightning.data.table.reader import (
     Table,
     check_columns,
     check_features,
-    count_missing,
+    is_missing,
     read_header,
     read_table,
 )
@@ -162,7 +162,7 @@ class TabularDataModule(OwnDataModule):
         pieces = stratified_split(classes, [HELD_OUT] * len(source.cut), source.split_seed)
         if self._schema is None:
             self._schema = fit_schema(table, pieces[0], target, source)
-        missing = {name: count_missing(column, pieces[0]) for name, column in table.columns.items()}
+        missing = {name: int(is_missing(column)[pieces[0]].sum()) for name, column in table.columns.items()}
         self._missing = {name: count for name, count in missing.items() if count}
         rows = self._encode(table, target)
         names = ("train", *source.cut)

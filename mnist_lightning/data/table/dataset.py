@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mnist_lightning.data.table.encoder import in_order, label_texts
-from mnist_lightning.data.table.reader import Table, Texts, check_features, numbers_in, read_table
+from mnist_lightning.data.table.reader import Table, Texts, check_features, is_missing, numbers_in, read_table
 
 
 class TabularDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -53,8 +53,8 @@ class TabularDataset(Dataset[tuple[Tensor, Tensor]]):
 def _numbers(table: Table, name: str) -> NDArray[np.float32]:
     column = table.columns[name]
     if isinstance(column, Texts):
-        row = np.flatnonzero(np.append(np.isnan(numbers_in(column.values)), False)[column.codes])[0]
+        row = np.flatnonzero(~is_missing(column) & ~column.are_numbers())[0]
         raise table.fault(row, name, f"{column.at(row)!r} is not a number; TabularDataModule also takes text")
-    if len(missing := np.flatnonzero(np.isnan(column))):
+    if len(missing := np.flatnonzero(is_missing(column))):
         raise table.fault(missing[0], name, "the number is missing; TabularDataModule also takes missing fields")
     return column.astype(np.float32)

@@ -3,6 +3,7 @@
 It is fitted to the training rows alone, and every checkpoint holds it as plain values.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from mnist_lightning.console import listed
 from mnist_lightning.data.splits import TrainingSource
-from mnist_lightning.data.table.reader import Numbers, Table, Texts, numbers_in
+from mnist_lightning.data.table.reader import Numbers, Table, Texts, is_missing, numbers_in
 from mnist_lightning.errors import DatasetError
 
 MAX_CATEGORIES = 1000  # of a column; a column with more holds names or identifiers rather than categories
@@ -47,7 +48,7 @@ class NumberColumn:
         """
         values = table.columns[self.name]
         if isinstance(values, Texts):
-            row = np.flatnonzero(np.append(np.isnan(numbers_in(values.values)), False)[values.codes])[0]
+            row = np.flatnonzero(~is_missing(values) & ~values.are_numbers())[0]
             raise table.fault(row, self.name, f"{values.at(row)!r} is text, but the training rows hold numbers")
         with np.errstate(over="ignore"):
             inputs[:, 0] = (np.where(np.isnan(values), self.median, values) - self.mean) / self.std
@@ -173,7 +174,7 @@ def label_texts(table: Table, column: str) -> Texts:
     """
     texts = table.columns[column]
     assert isinstance(texts, Texts)
-    if len(missing := np.flatnonzero(texts.codes < 0)):
+    if len(missing := np.flatnonzero(is_missing(texts))):
         raise table.fault(missing[0], column, "the label is missing")
     return texts
 
@@ -192,29 +193,28 @@ def in_order(names: set[str]) -> list[str]:
 def schema_from_plain(values: Any) -> TableSchema | None:
     """Return the schema that a checkpoint holds as plain values (`dataclasses.asdict`); None if they are invalid."""
     try:
-        columns = tuple(map(_column_from_plain, values["columns"]))
-        (target,), class_names = _names([values["target"]]), _names(values["class_names"])
-        schema = TableSchema(target, class_names, columns, TrainingSource.from_plain(values["origin"]))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):  # RuntimeError: a tensor in their place
+        columns = tuple(
+            CategoryColumn(column["name"], tuple(column["categories"]))
+            if "categories" in column
+            else NumberColumn(**column)
+            for column in values["columns"]
+        )
+        origin = TrainingSource.from_plain(values["origin"])
+        schema = TableSchema(values["target"], tuple(values["class_names"]), columns, origin)
+        is_valid = (
+            schema.in_features > 0
+            and len(schema.class_names) >= 2
+            and len(set(schema.features)) == len(schema.features)
+            and all(isinstance(name, str) for name in (schema.target, *schema.class_names, *schema.features))
+            and all(
+                math.isfinite(column.mean + column.std + column.median) and column.std > 0
+                for column in columns
+                if isinstance(column, NumberColumn)
+            )
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor in place of a plain value
         return None
-    is_valid = schema.in_features and len(class_names) >= 2 and len(set(schema.features)) == len(schema.features)
     return schema if is_valid else None
-
-
-def _column_from_plain(column: Any) -> NumberColumn | CategoryColumn:
-    (name,) = _names([column["name"]])
-    if "categories" in column:
-        return CategoryColumn(name, _names(column["categories"]))
-    mean, std, median = (float(column[key]) for key in ("mean", "std", "median"))
-    if not (np.isfinite([mean, std, median]).all() and std > 0):
-        raise ValueError("numbers that cannot standardise a column")
-    return NumberColumn(name, mean, std, median)
-
-
-def _names(values: object) -> tuple[str, ...]:
-    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
-        raise TypeError("not a list of strings")
-    return tuple(values)
 
 
 def _number_column(table: Table, name: str, values: Numbers) -> NumberColumn:
@@ -228,16 +228,14 @@ def _number_column(table: Table, name: str, values: Numbers) -> NumberColumn:
 
 
 def _category_column(table: Table, train: NDArray[np.int64], name: str, texts: Texts) -> CategoryColumn:
-    is_number = ~np.isnan(numbers_in(texts.values))
-    seen = np.unique(texts.codes[train])
-    if is_number[seen[seen >= 0]].any():
+    is_number, is_text = texts.are_numbers(), ~is_missing(texts) & ~texts.are_numbers()
+    if is_number[train].any():
         # The rarer kind is the likelier mistake.
-        row_is_number = np.append(is_number, False)[texts.codes]
-        present = texts.codes >= 0
-        text_is_rarer = 2 * row_is_number.sum() >= present.sum()
-        row = np.flatnonzero(present & (~row_is_number if text_is_rarer else row_is_number))[0]
+        text_is_rarer = is_number.sum() >= is_text.sum()
+        row = np.flatnonzero(is_text if text_is_rarer else is_number)[0]
         what = "is text among numbers" if text_is_rarer else "is a number among texts"
         raise table.fault(row, name, f"{texts.at(row)!r} {what}; fix it, or leave the column out of data.features")
+    seen = np.unique(texts.codes[train])
     categories = sorted({texts.values[code] if code >= 0 else "" for code in seen})
     if categories == [""]:
         raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")

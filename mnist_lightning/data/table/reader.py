@@ -20,7 +20,6 @@ from mnist_lightning.errors import ConfigError, DatasetError
 
 SNIFFED_ROWS = 1000  # enough to recognise most text columns, so that a long file is read once
 LARGEST = float(np.finfo(np.float32).max)
-OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,10 @@ class Texts:
         """Return the text of the row with an index among the rows read; the empty text for an empty field."""
         code = self.codes[index]
         return self.values[code] if code >= 0 else ""
+
+    def are_numbers(self) -> NDArray[np.bool_]:
+        """Return bool (N,), whether the text of each row is a number; an empty field is not."""
+        return np.append(~np.isnan(numbers_in(self.values)), False)[self.codes]
 
 
 Numbers = NDArray[np.float64]  # (N,), NaN for an empty field
@@ -98,9 +101,8 @@ def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> N
     for name in wanted:
         if name not in header:
             advice = did_you_mean(name, filter(None, header))
-            for separator, word in OTHER_SEPARATORS.items():
-                if len(header) == 1 and separator in header[0]:
-                    advice = f"; its fields seem to be separated by {word}; save it with commas"
+            if len(header) == 1 and (match := re.search("[;|\t]", header[0])):
+                advice = f"; its fields seem to be separated by {match[0]!r}; save it with commas"
             raise DatasetError(f"{path} has no column {name}{advice}")
 
 
@@ -205,13 +207,11 @@ def _column(series: Any, is_text: bool) -> Numbers | Texts:
         numbers: Numbers = series.to_numpy(np.float64)
         return numbers
     codes, different = need_pandas().factorize(series)
-    values = tuple(map(str, different))
-    if not is_text:
-        as_numbers = numbers_in(values)
-        if not np.isnan(as_numbers).any():
-            found: Numbers = np.append(as_numbers, np.nan)[codes]  # an empty field has the code -1, the last
-            return found
-    return Texts(codes, values)
+    texts = Texts(codes, tuple(map(str, different)))
+    if not is_text and texts.are_numbers()[codes >= 0].all():
+        found: Numbers = np.append(numbers_in(texts.values), np.nan)[codes]  # an empty field has the code -1, the last
+        return found
+    return texts
 
 
 def numbers_in(texts: Sequence[str]) -> Numbers:
@@ -223,25 +223,16 @@ def numbers_in(texts: Sequence[str]) -> Numbers:
     return np.asarray(need_pandas().to_numeric(np.array(texts, dtype=object), errors="coerce"), np.float64)
 
 
-def count_missing(column: Numbers | Texts, rows: NDArray[np.int64]) -> int:
-    """Return how many fields of a column are empty in the rows of these indices."""
-    return int((column.codes[rows] < 0 if isinstance(column, Texts) else np.isnan(column[rows])).sum())
+def is_missing(column: Numbers | Texts) -> NDArray[np.bool_]:
+    """Return bool (N,), whether the field of each row is empty."""
+    return column.codes < 0 if isinstance(column, Texts) else np.isnan(column)
 
 
 def _not_csv(path: Path, error: Exception) -> DatasetError:
     if isinstance(error, UnicodeDecodeError):
-        return DatasetError(f"{path}, line {_first_invalid_line(path)} is not valid UTF-8; save the table in UTF-8")
-    if match := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error)):
-        return DatasetError(f"{path}, row {match[2]} has {match[3]} fields, the header has {match[1]}")
-    if match := re.search(r"EOF inside string starting at row (\d+)", str(error)):
+        text = path.read_text("utf-8", errors="replace")
+        line = text.count("\n", 0, text.index("\N{REPLACEMENT CHARACTER}")) + 1
+        return DatasetError(f"{path}, line {line} is not valid UTF-8; save the table in UTF-8")
+    if match := re.search(r"EOF inside string starting at row (\d+)", str(error)):  # which pandas counts from 0
         return DatasetError(f"{path}, row {int(match[1]) + 1}: a quotation mark opens a field that is never closed")
     return DatasetError(f"{path} is not a CSV table: {' '.join(str(error).split())}")
-
-
-def _first_invalid_line(path: Path) -> int:
-    data = path.read_bytes()
-    try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        return data.count(b"\n", 0, error.start) + 1
-    return 1

@@ -128,7 +128,6 @@ def test_a_schema_survives_the_round_trip_through_plain_values(tmp_path: Path) -
         {"columns": [{"name": 3, "categories": ("a",)}]},
         {"columns": 5},
         {"class_names": ("a",)},
-        {"class_names": "ab"},
         {"origin": None},
         {"target": None},
     ],

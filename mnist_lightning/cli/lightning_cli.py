@@ -1,4 +1,4 @@
-"""`fit`, `validate` and `test`: LightningCLI with this project's options, run folders and callbacks."""
+"""TrainerCLI: LightningCLI that runs `fit`, `validate` and `test` in run folders, with this project's callbacks."""
 
 import sys
 from collections.abc import Sequence
@@ -6,41 +6,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from torch.utils import deterministic
 
-from mnist_lightning.cli.data_kinds import OPTION, PAIRS, DataKind, kind_of_command
-from mnist_lightning.cli.parser import OptionParser, describe
-from mnist_lightning.cli.resume import changed_options, check_dataset, why_finished
+from mnist_lightning.cli.options import OptionsCLI
 from mnist_lightning.cli.run_session import RunSession
-from mnist_lightning.cli.safe_yaml import guard_configs
-from mnist_lightning.cli.saved_config import Change, SaveConfig, saved_options
-from mnist_lightning.console import printable
+from mnist_lightning.cli.saved_config import SaveConfig
 from mnist_lightning.errors import ConfigError, UserError
 from mnist_lightning.models.class_path import resolve
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import verification
 from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
-from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import ExactResume
-from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.progress_bar import ProgressBar
 from mnist_lightning.training.callbacks.result_writer import ResultWriter
-from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.callbacks.run_summary import RunSummary
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from mnist_lightning.training.distributed import is_first
-from mnist_lightning.training.lightning_patches import subcommand_parser
 from mnist_lightning.training.logger import quiet_event_writer
-from mnist_lightning.training.memory import keep_freed_memory
-from mnist_lightning.training.trainer import AutoTrainer
+from mnist_lightning.training.memory import fast_memory
 
 
-class TrainerCLI(LightningCLI):
+class TrainerCLI(OptionsCLI):
     """Parse a command line and run its subcommand.
 
     Args:
@@ -49,129 +36,9 @@ class TrainerCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], callbacks: Sequence[Callback] = ()) -> None:
-        self.command = args[0]
         self.callbacks = callbacks
-        self.session = RunSession(self.command)
-        self.changed: list[Change] = []  # options that differ from those that the checkpoint was trained with
-        guard_configs()
-        # Gradients of a trained network are below 1e-38, where Intel's CPUs are slow. Threads inherit the setting, so
-        # it is made before torch starts them.
-        torch.set_flush_denormal(True)
-        self.data_kind = kind_of_command(args)
-        self.pair = PAIRS[self.data_kind]
-        # Filling fresh memory, which deterministic mode does to expose bugs, costs time at every step.
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made at import by torch
-        keep_freed_memory()
-        try:
-            with quiet_event_writer():
-                super().__init__(
-                    self.pair.model,
-                    self.pair.data,
-                    save_config_callback=None,
-                    trainer_class=AutoTrainer,
-                    trainer_defaults={
-                        "max_epochs": 20,
-                        "deterministic": True,
-                        "num_sanity_val_steps": 0,
-                        "enable_model_summary": False,
-                        "log_every_n_steps": 0,  # log once an epoch
-                    },
-                    seed_everything_default=0,
-                    parser_class=OptionParser,
-                    parser_kwargs={"prog": "python -m mnist_lightning", "allow_abbrev": False},
-                    auto_configure_optimizers=False,
-                    load_from_checkpoint_support=False,  # the hyper-parameters are plain values anyway
-                    args=args,
-                )
-        except BaseException:
-            self.session.discard_empty_run()
-            raise
-        finally:
-            torch.set_flush_denormal(False)
-            self.session.close()
-
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in LightningCLI
-        """Return the subcommand, with the arguments of the Trainer's method that are not options.
-
-        Only the one on this command line: each parser takes a quarter of a second to build.
-        """
-        skipped = {"model", "datamodule", "weights_only"}  # checkpoints are always read with weights_only
-        loaders = {"train_dataloaders", "val_dataloaders"} if self.command == "fit" else {"dataloaders"}
-        return {self.command: skipped | loaders}
-
-    def setup_parser(
-        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
-    ) -> None:
-        """Build the parsers, and describe the subcommand."""
-        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        describe(subcommand_parser(self, self.command), self.command)
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the seed."""
-        parser.add_argument(
-            "--seed_everything",
-            type=int,
-            default=self.seed_everything_default,
-            help="Seed of the weights, the order of images and dropout, in [0, 2**32).",
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks with options of their own, and link what the data and the seed determine."""
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(TensorBoardFigures, "tensorboard")
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=False,
-            help="Whether `fit` ends with `test` of the best checkpoint.",
-        )
-        parser.add_argument(
-            f"--{OPTION}", type=DataKind, default=self.data_kind, help="Kind of data, which determines the options."
-        )
-        for name in self.pair.from_data:
-            compute = partial(self._model_argument, name)
-            parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.seed")
-
-    def _model_argument(self, name: str, data: Any) -> int:
-        """Return an argument of the model that the data determine, or the checkpoint that is resumed or evaluated."""
-        if self.session.checkpoint:
-            data.restore(self.session.checkpoint.get("inputs"))
-        value: int = data.model_arguments[name]
-        return value
-
-    def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]
-        """Parse the command line; the options of a checkpoint's run are the defaults unless --config is given."""
-        assert isinstance(args, list)
-        self.config = parser.parse_command(args)
-        options = self.config[self.command]
-        reference = options.ckpt_path or (None if self.command == "fit" else "best")
-        if not reference:
-            return
-        located = self.session.open_checkpoint(reference, Path(options.trainer.default_root_dir or "."))
-        checkpoint = self.session.checkpoint
-        if not options.config:
-            saved = saved_options(located, checkpoint)
-            self.config = parser.parse_command([self.command, *saved, *args[1:]])
-            options = self.config[self.command]
-        # If Lightning saw it, the checkpoint's hyper-parameters would override the command line.
-        options.ckpt_path = None
-        check_dataset(located, checkpoint, options.data)
-        if self.command == "fit":
-            verification.check_resumable(located.path, checkpoint)
-            self._exit_if_finished(located, options)
-            now = yaml.safe_load(parser.dump(self.config, skip_unset=False))["fit"]
-            self.changed = changed_options(located, checkpoint, now)
-            for change in self.changed if is_first() else []:
-                print(printable(f"{change.name}: changed from {change.old} to {change.new}"))
-
-    def _exit_if_finished(self, located: run_folders.Located, options: Namespace) -> None:
-        if reason := why_finished(self.session.checkpoint, options):
-            self.session.repair()
-            if is_first():
-                print(f"{self.session.run.name if self.session.run else located.path} has finished: {reason}")
-            sys.exit(0)
+        with RunSession(args[0]) as session, fast_memory(), quiet_event_writer():
+            super().__init__(args, session)
 
     def instantiate_classes(self) -> None:
         """Create the data module, the model and the Trainer; the model creates its network."""

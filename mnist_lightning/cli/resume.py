@@ -1,16 +1,23 @@
 """Resuming from a checkpoint: whether anything is left to train, and which options differ from those before."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 
-from mnist_lightning.cli.saved_config import Change, changes, options_before
+from mnist_lightning.cli.parser import OptionParser
+from mnist_lightning.cli.run_session import RunSession
+from mnist_lightning.cli.saved_config import Change, changes, options_before, saved_options
+from mnist_lightning.console import printable
 from mnist_lightning.data.mnist.registry import trained_on
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs.run_folders import Located
+from mnist_lightning.runs.verification import check_resumable
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
+from mnist_lightning.training.distributed import is_first
 
 # Options that determine which images or rows an epoch serves, in which order and how augmented.
 ORDER_OF_SAMPLES = {
@@ -18,6 +25,42 @@ ORDER_OF_SAMPLES = {
     "data.target", "data.features", "data.val_csv_file", "data.test_csv_file", "data.rotation", "data.scale",
     "data.shear", "data.shift", "data.elastic", "data.flip", "data.folder",
 }  # fmt: skip
+
+
+def with_checkpoint(
+    session: RunSession, parser: OptionParser, args: list[str], config: Namespace
+) -> tuple[Namespace, list[Change]]:
+    """Return the options of a command that uses a checkpoint, and those that change when a run is resumed.
+
+    The options of the checkpoint's run are the defaults unless the command line has --config. Exits if nothing is left
+    to train.
+
+    Args:
+        session: With the checkpoint opened.
+        parser: The parser of the command.
+        args: The command line.
+        config: What it was parsed to.
+    """
+    located, checkpoint, command = session.located, session.checkpoint, args[0]
+    assert located
+    if not config[command].config:
+        config = parser.parse_command([command, *saved_options(located, checkpoint), *args[1:]])
+    options = config[command]
+    options.ckpt_path = None  # if Lightning saw it, the checkpoint's hyper-parameters would override the command line
+    check_dataset(located, checkpoint, options.data)
+    if command != "fit":
+        return config, []
+    check_resumable(located.path, checkpoint)
+    if reason := why_finished(checkpoint, options):
+        session.repair()
+        if is_first():
+            print(f"{session.run.name if session.run else located.path} has finished: {reason}")
+        sys.exit(0)
+    now = yaml.safe_load(parser.dump(config, skip_unset=False))["fit"]
+    changed = changed_options(located, checkpoint, now)
+    for change in changed if is_first() else []:
+        print(printable(f"{change.name}: changed from {change.old} to {change.new}"))
+    return config, changed
 
 
 def epochs_done(checkpoint: Mapping[str, Any]) -> int:

@@ -87,12 +87,12 @@ class RunSession:
         if self.command == "fit" and self.run:
             repair(self.run.checkpoints)
 
-    def discard_empty_run(self) -> None:
-        """Remove the folders of a new run that has saved nothing."""
-        if self._is_new and self.run and not any(self.run.checkpoints.glob("*.ckpt")):
-            run_folders.discard(self.run)
+    def __enter__(self) -> "RunSession":
+        return self
 
-    def close(self) -> None:
-        """Release the lock on the run."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove the folders of a new run that failed before it saved anything, and release the lock on the run."""
+        if kind and self._is_new and self.run and not any(self.run.checkpoints.glob("*.ckpt")):
+            run_folders.discard(self.run)
         if self._lock:
             self._lock.release()

@@ -24,7 +24,7 @@ from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import build, class_path_of, with_arguments
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
-from mnist_lightning.training.optim.factory import check_ranges, make_lr_scheduler, make_optimizer
+from mnist_lightning.training.optim.factory import check_options, make_lr_scheduler, make_optimizer
 
 
 class Classifier(LightningModule):
@@ -86,18 +86,6 @@ class Classifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["network", "optimizer", "lr_scheduler"])
-        check_ranges(self.hparams)
-        for name, has_effect in (
-            ("conv_dropout", network is None),
-            ("fc_dropout", network is None),
-            ("beta2", isinstance(optimizer, str)),
-            ("weight_decay", isinstance(optimizer, str)),
-            ("warmup", lr_scheduler in ("linear", "cosine")),
-            ("plateau_factor", lr_scheduler == "plateau"),
-            ("plateau_patience", lr_scheduler == "plateau"),
-        ):
-            if not has_effect and self.hparams[name] != signature(Classifier).parameters[name].default:
-                raise ConfigError(f"model.{name} has no effect with this network, optimizer or schedule; leave it out")
         # Classes are kept as paths and arguments: plain values, from which a checkpoint is rebuilt.
         self.save_hyperparameters(
             {
@@ -106,6 +94,7 @@ class Classifier(LightningModule):
                 "lr_scheduler": lr_scheduler if isinstance(lr_scheduler, str) else class_path_of(lr_scheduler),
             }
         )
+        check_options(self.hparams)
         self.network = network if isinstance(network, nn.Module) else self.make_network()
         shape = (in_features,) if in_features else (in_channels, image_size, image_size)
         self.example_input_array: Tensor = torch.zeros(1, *shape)

@@ -13,22 +13,37 @@ from mnist_lightning.models.class_path import build, with_arguments
 from mnist_lightning.training.optim.muon import Muon
 from mnist_lightning.training.optim.schedule import lr_factor
 
+FRACTIONS = ("warmup", "beta2", "label_smoothing", "ema_decay")
 
-def check_ranges(options: Mapping[str, Any]) -> None:
-    """Check the hyper-parameters of the optimizer, of the schedule and of the loss.
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check the hyper-parameters of a `Classifier`.
 
     Raises:
-        ConfigError: If one is out of range.
+        ConfigError: If one is out of range, or differs from its default although it has no effect.
     """
+    fractions = ((name, 0 <= options[name] < 1, "in [0, 1)") for name in FRACTIONS)
     for name, is_valid, allowed in (
         ("lr", 0 < options["lr"] < math.inf, "above 0"),
         ("weight_decay", 0 <= options["weight_decay"] < math.inf, "at least 0"),
         ("plateau_factor", 0 < options["plateau_factor"] < 1, "in (0, 1)"),
         ("plateau_patience", options["plateau_patience"] >= 0, "at least 0"),
-        *((name, 0 <= options[name] < 1, "in [0, 1)") for name in ("warmup", "beta2", "label_smoothing", "ema_decay")),
+        *fractions,
     ):
         if not is_valid:
             raise ConfigError(f"model.{name} must be {allowed}, got {options[name]}")
+    of_simple_cnn, short_name = options["network"] is None, isinstance(options["optimizer"], str)
+    for name, default, has_effect in (
+        ("conv_dropout", 0.25, of_simple_cnn),
+        ("fc_dropout", 0.5, of_simple_cnn),
+        ("beta2", 0.999, short_name),
+        ("weight_decay", 0.0, short_name),
+        ("warmup", 0.0, options["lr_scheduler"] in ("linear", "cosine")),
+        ("plateau_factor", 0.5, options["lr_scheduler"] == "plateau"),
+        ("plateau_patience", 2, options["lr_scheduler"] == "plateau"),
+    ):
+        if not has_effect and options[name] != default:
+            raise ConfigError(f"model.{name} has no effect with this network, optimizer or schedule; leave it out")
 
 
 def make_optimizer(parameters: Iterable[Parameter], options: Mapping[str, Any], *, fused: bool) -> Optimizer:

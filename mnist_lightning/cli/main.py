@@ -64,8 +64,6 @@ def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) ->
 def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> int:
     if sys.stderr.isatty() and not HELP_FLAGS & {*args}:
         print("loading …", end="\r", file=sys.stderr, flush=True)  # torch and Lightning take seconds
-    if not debug:
-        _silence_libraries()
     if args[0] in OWN_COMMANDS:
         return int(import_module(OWN_COMMANDS[args[0]]).main(args[1:]))
     if args[0] not in COMMANDS:
@@ -74,13 +72,16 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
     from mnist_lightning.cli.lightning_cli import TrainerCLI
 
     if not debug:
-        _silence_libraries()  # once more: importing Lightning sets its loggers to INFO
+        silence_libraries()
     TrainerCLI(args, callbacks)
     return 0
 
 
-def _silence_libraries() -> None:
-    """Silence messages that do not concern the user: tips, missing hardware, deprecations in libraries."""
+def silence_libraries() -> None:
+    """Silence messages that do not concern the user: tips, missing hardware, deprecations in libraries.
+
+    Call it after Lightning is imported, which sets the level of its loggers to INFO.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler prints its table there

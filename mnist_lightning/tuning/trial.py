@@ -114,6 +114,7 @@ def check_trials(config: SweepConfig) -> None:
     Raises:
         ConfigError: If `fit` would refuse one of them; what its parser refuses exits with 2.
     """
+    main.silence_libraries()
     for params in config.corners():
         with contextlib.suppress(_Accepted):
             _OptionCheck(config.command_line(params))

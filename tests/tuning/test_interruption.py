@@ -16,7 +16,7 @@ from tests.conftest import Command
 from tests.tuning.conftest import FOLDER, Write, rows, states
 
 pytestmark = pytest.mark.slow
-EPOCHS = 15  # so that a trial still runs when the sweep is interrupted
+EPOCHS = 8  # so that a trial still runs when the sweep is interrupted
 
 
 def started(config: Path, folder: Path) -> "subprocess.Popen[bytes]":

@@ -16,6 +16,7 @@ def test_the_summary_agrees_with_the_files_of_the_runs(command: Command, digits_
     data = ("--data.data_dir", str(digits_dir), "--seed_everything", "5", "--test_after_fit", "true")
     outcome = command("repeat", "--runs", "2", *data, *SMALL)
     assert outcome.code == 0, outcome.err
+    assert "Seed set to" not in outcome.err
     logs = [Path(f"lightning_logs/version_{run}") for run in (0, 1)]
     assert [yaml.safe_load((log / "config.yaml").read_text())["seed_everything"] for log in logs] == [5, 6]
     manifests = [json.loads(Path(f"checkpoints/version_{run}/manifest.json").read_text()) for run in (0, 1)]

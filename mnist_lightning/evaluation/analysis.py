@@ -1,6 +1,7 @@
 """What a test's predictions show: per-class metrics, most confused classes, highest losses and calibration."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -109,42 +110,33 @@ class Analysis:
 
     def to_dict(self, noun: str) -> dict[str, Any]:
         """Return what `test.json` stores; `noun` is "images" or "rows"."""
-        position = {"images": "index", "rows": "row"}[noun]
+        names = {"support": noun, "index": "row" if noun == "rows" else "index"}
+
+        def as_dicts(entries: Sequence[Any]) -> list[dict[str, Any]]:
+            return [{names.get(name, name): value for name, value in vars(entry).items()} for entry in entries]
+
         return {
-            "classes": [
-                {"name": each.name, noun: each.support, "precision": each.precision, "recall": each.recall}
-                for each in self.classes
-            ],
+            "classes": as_dicts(self.classes),
             "confusion": self.confusion.tolist(),
-            "most_confused": [asdict(pair) for pair in self.most_confused],
-            f"worst_{noun}": [
-                {
-                    position: each.index,
-                    "label": each.label,
-                    "prediction": each.prediction,
-                    "probability": each.probability,
-                }
-                for each in self.worst_samples
-            ],
-            "calibration": asdict(self.calibration),
+            "most_confused": as_dicts(self.most_confused),
+            f"worst_{noun}": as_dicts(self.worst_samples),
+            "calibration": vars(self.calibration),
         }
 
 
 def analyse(predictions: Predictions, class_names: tuple[str, ...], calibration: Calibration | None) -> Analysis:
     """Analyse at least one prediction; `calibration` is None for a network that was trained without validation."""
     confusion = confusion_matrix(predictions, len(class_names))
-    confidences, correct = confidence(predictions.logits, predictions.labels)
-    reliability = {"Before calibration": reliability_bins(confidences, correct)}
-    ece = expected_calibration_error(reliability["Before calibration"])
-    metrics = CalibrationMetrics(BINS, ece)
+    bins = reliability_bins(*confidence(predictions.logits, predictions.labels))
+    reliability = {"Before calibration": bins}
+    metrics = CalibrationMetrics(BINS, expected_calibration_error(bins))
     if calibration:
         confidences, correct = confidence(predictions.logits, predictions.labels, calibration.temperature)
         bins = reliability_bins(confidences, correct)
         reliability[f"After temperature scaling (T = {calibration.temperature:.3f})"] = bins
         sure = confidences >= calibration.unsure_below
-        metrics = CalibrationMetrics(
-            BINS,
-            ece,
+        metrics = replace(
+            metrics,
             temperature=calibration.temperature,
             calibrated_ece=expected_calibration_error(bins),
             unsure_below=calibration.unsure_below,

@@ -25,8 +25,18 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """The two-sided p-value of McNemar's exact test."""
-        return mcnemar(self.only_first, self.only_second)
+        """The two-sided p-value of McNemar's exact test.
+
+        Under the null hypothesis that both networks have the same error rate, `only_first` is binomial with
+        `only_first` + `only_second` trials of probability 1/2 (McNemar 1947, Psychometrika 12, 153-157; the exact form
+        is the sign test).
+
+        >>> Comparison(100, (90, 95), 0, 5).p_value, Comparison(100, (90, 90), 3, 3).p_value
+        (0.0625, 1.0)
+        """
+        trials = self.only_first + self.only_second
+        tail = sum(math.comb(trials, k) for k in range(min(self.only_first, self.only_second) + 1))
+        return float(min(1, 2 * tail / 2**trials))
 
 
 def compare(first: Sequence[Row], second: Sequence[Row]) -> Comparison:
@@ -45,20 +55,3 @@ def compare(first: Sequence[Row], second: Sequence[Row]) -> Comparison:
         only_first=pairs.count((True, False)),
         only_second=pairs.count((False, True)),
     )
-
-
-def mcnemar(b: int, c: int) -> float:
-    """Return the two-sided p-value of McNemar's exact test.
-
-    Under the null hypothesis that both networks have the same error rate, b is binomial with b + c trials of
-    probability 1/2 (McNemar 1947, Psychometrika 12, 153-157; the exact form is the sign test).
-
-    Args:
-        b: Samples that only the first network predicts correctly, at least 0.
-        c: Samples that only the second network predicts correctly, at least 0.
-
-    >>> mcnemar(0, 5), mcnemar(3, 3)
-    (0.0625, 1.0)
-    """
-    tail = sum(math.comb(b + c, k) for k in range(min(b, c) + 1))
-    return float(min(1, 2 * tail / 2 ** (b + c)))

@@ -44,13 +44,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of `predictions.csv`.
-
-    Args:
-        index: Position of the sample in its file, from 0.
-        label: Its class, from 0.
-        prediction: The predicted class, from 0.
-    """
+    """A row of `predictions.csv`: the position of a sample in its file, its class and the predicted one, all from 0."""
 
     index: int
     label: int

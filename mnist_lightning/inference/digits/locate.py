@@ -4,7 +4,7 @@ The image is searched twice, each time in a copy of at most `WORKING_SIZE` pixel
 out where the digit is and whether it is dark or light, then the digit and its surroundings, for more detail.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +27,7 @@ SURROUNDINGS = 0.5  # on each side of the digit, as a fraction of its longer sid
 
 MIN_CONTRAST = 0.07  # of the darkest ink with the background; a pencil has about 0.2
 NOISE_MARGIN = 6.0  # standard deviations of the noise by which the darkest ink must stand out
-FULL_INK_FRACTION = (
-    0.001  # the contrast of full ink is the mean of this fraction of the pixels, those that stand out most
-)
+FULL_INK_FRACTION = 0.001  # of the pixels: those that stand out most, whose mean contrast is that of full ink
 STROKE_LEVEL = 0.5  # of full ink: the edge of a stroke
 FAINT_LEVEL = 0.3  # of full ink: pixels above it that are connected with a stroke belong to it
 
@@ -58,40 +56,16 @@ class Box(NamedTuple):
         """The longer side."""
         return max(self.right - self.left, self.bottom - self.top)
 
-    @property
-    def ints(self) -> tuple[int, int, int, int]:
-        """The edges as whole numbers."""
-        return int(self.left), int(self.top), int(self.right), int(self.bottom)
-
-    def contains(self, other: "Box") -> bool:
-        """Return whether another, different box lies within this one."""
-        inside = self.left <= other.left and self.top <= other.top
-        return inside and self.right >= other.right and self.bottom >= other.bottom and self != other
-
 
 @dataclass(frozen=True)
 class Digit:
-    """A digit cut out of an image.
+    """A digit that was found in an image, or a candidate for it in a working copy of the image.
 
     Args:
-        strokes: float32 (H, W), 1 for full ink, 0 for everything that is not the digit, with a rim of `RIM` pixels.
-        ink: Whether the digit is darker or lighter than the background.
-        box: Where it is, in pixels of the image.
-    """
-
-    strokes: Floats
-    ink: Ink
-    box: Box
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """The digit under the assumption that it is dark, or that it is light.
-
-    Args:
-        ink: The assumption.
-        strokes: float32 (H, W) as in `Digit`, for the whole working copy.
-        box: Where it is in the working copy, in whole pixels.
+        ink: Whether it is darker or lighter than the background.
+        strokes: float32 (H, W), 1 for full ink, 0 for everything that is not the digit: for a candidate the size of the
+            working copy, for the digit that was found its box with a rim of `RIM` pixels.
+        box: Where it is, in pixels of the working copy or, once it was found, of the image.
         depth: Difference between the strokes and the background beside them, relative to the brighter of the two.
         clearance: Fraction of the pixels around the box that do not resemble the ink.
         slimness: The longer side of its largest component over the mean stroke width of it; 2 for a disc.
@@ -121,17 +95,14 @@ def find_digit(grey: NDArray[np.uint8], inks: tuple[Ink, ...]) -> Digit | None:
     digit = candidates[0] if len(candidates) == 1 else _more_likely(*candidates)
     place = _to_image_coordinates(digit.box, window, copy)
     margin = SURROUNDINGS * place.size
-    close_up = Box(
-        max(0, np.floor(place.left - margin)),
-        max(0, np.floor(place.top - margin)),
-        min(image.width, np.ceil(place.right + margin)),
-        min(image.height, np.ceil(place.bottom + margin)),
-    )
+    start = np.floor(np.subtract(place[:2], margin)).clip(0)
+    stop = np.minimum(np.ceil(np.add(place[2:], margin)), image.size)
+    close_up = Box(*start, *stop)
     if refined := _find_candidate(close_copy := _working_copy(image, close_up), digit.ink):
         digit, window, copy = refined, close_up, close_copy
-    left, top, right, bottom = digit.box.ints
+    left, top, right, bottom = (int(edge) for edge in digit.box)
     strokes = np.pad(digit.strokes, RIM)[top : bottom + 2 * RIM, left : right + 2 * RIM]
-    return Digit(strokes, digit.ink, _to_image_coordinates(digit.box, window, copy))
+    return replace(digit, strokes=strokes, box=_to_image_coordinates(digit.box, window, copy))
 
 
 def _working_copy(image: Image.Image, window: Box) -> Floats:
@@ -142,13 +113,12 @@ def _working_copy(image: Image.Image, window: Box) -> Floats:
 
 
 def _to_image_coordinates(box: Box, window: Box, copy: Floats) -> Box:
-    dx = (window.right - window.left) / copy.shape[1]
-    dy = (window.bottom - window.top) / copy.shape[0]
-    left, top = window.left, window.top
-    return Box(left + box.left * dx, top + box.top * dy, left + box.right * dx, top + box.bottom * dy)
+    origin = window[:2]
+    scale = np.subtract(window[2:], origin) / copy.shape[::-1]
+    return Box(*(origin + box[:2] * scale), *(origin + box[2:] * scale))
 
 
-def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
+def _find_candidate(grey: Floats, ink: Ink) -> Digit | None:
     from scipy import ndimage
 
     found = contrast(grey, ink)
@@ -161,13 +131,13 @@ def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
     foreground = without_lines(np.clip(found / full_ink, 0, 1))
     components, _ = ndimage.label(foreground >= FAINT_LEVEL, structure=np.ones((3, 3)))  # numbered from 1
     areas = np.bincount(components.ravel())[1:]
-    slices = ndimage.find_objects(components)
-    boxes = np.array([(x.start, y.start, x.stop, y.stop) for y, x in slices], np.int64).reshape(-1, 4)
+    edges = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(components)]
+    boxes = np.array(edges, np.int64).reshape(-1, 4)
     chosen = _components_of_digit(components, areas, boxes, foreground >= STROKE_LEVEL)
     if not len(chosen):
         return None
     inside = np.isin(components, chosen + 1)
-    box = Box(*(int(edge) for edge in (*boxes[chosen, :2].min(axis=0), *boxes[chosen, 2:].max(axis=0))))
+    box = Box(*boxes[chosen, :2].min(axis=0).tolist(), *boxes[chosen, 2:].max(axis=0).tolist())
     near = dilate(inside.astype(np.float32), RIM) > 0
     ink_level = float(np.median(grey[inside]))
     background = float(np.median(grey[near & ~inside])) if (near & ~inside).any() else ink_level
@@ -180,15 +150,16 @@ def _find_candidate(grey: Floats, ink: Ink) -> _Candidate | None:
     largest = chosen[np.argmax(areas[chosen])]
     size = float((boxes[largest, 2:] - boxes[largest, :2]).max())
     slimness = size / stroke_width(np.where(components == largest + 1, foreground, 0))
-    return _Candidate(ink, np.where(near, foreground, 0), box, depth, clearance, slimness)
+    return Digit(ink, np.where(near, foreground, 0), box, depth, clearance, slimness)
 
 
 def _ring(box: Box, shape: tuple[int, int]) -> Mask:
     """Return a mask (H, W) of the pixels around a box."""
-    left, top, right, bottom = box.ints
+    left, top, right, bottom = map(int, box)
     ring = np.zeros(shape, bool)
     for distance, value in ((max(2, round(RING * box.size)), True), (1, False)):
-        ring[max(0, top - distance) : bottom + distance, max(0, left - distance) : right + distance] = value
+        rows = slice(max(0, top - distance), bottom + distance)
+        ring[rows, max(0, left - distance) : right + distance] = value
     return ring
 
 
@@ -228,7 +199,7 @@ def _components_of_digit(
         digit = grown
 
 
-def _more_likely(one: _Candidate, other: _Candidate) -> _Candidate:
+def _more_likely(one: Digit, other: Digit) -> Digit:
     """Return the candidate that is the digit; the other is then the background between its strokes or beside it."""
     weaker, stronger = sorted((one, other), key=lambda candidate: candidate.depth)
     if weaker.depth < 0.5 * stronger.depth:
@@ -236,12 +207,13 @@ def _more_likely(one: _Candidate, other: _Candidate) -> _Candidate:
     if abs(one.clearance - other.clearance) > 0.03:
         return max(one, other, key=lambda candidate: candidate.clearance)
     for outer, inner in ((one, other), (other, one)):
-        if outer.box.contains(inner.box):
+        margins = np.subtract(inner.box, outer.box) * (1, 1, -1, -1)
+        if (margins >= 0).all() and margins.any():
             return inner if _is_paper_around(outer, inner) else outer
     return stronger
 
 
-def _is_paper_around(outer: _Candidate, inner: _Candidate) -> bool:
+def _is_paper_around(outer: Digit, inner: Digit) -> bool:
     """Return whether the outer candidate is paper with a digit on it, rather than a digit with a hole.
 
     Paper comes near the image's edges, and a digit is slim.

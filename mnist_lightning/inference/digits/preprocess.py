@@ -112,15 +112,7 @@ def preprocess_drawing(foreground: Pixels) -> Pixels:
 
 
 def to_plain_image(image: Image.Image | Pixels) -> Image.Image:
-    """Return an image in the form that `images.reader.flatten` defines.
-
-    Args:
-        image: As in `preprocess`.
-
-    Raises:
-        ImageError: If the values of a 32-bit image have an unknown range.
-        ValueError: If an array has another type or shape.
-    """
+    """Return an image in the form that `images.reader.flatten` defines; arguments and errors as in `preprocess`."""
     if isinstance(image, Image.Image):
         try:
             return flatten(image)
@@ -150,8 +142,7 @@ def _find_normalised_digit(grey: Pixels, inks: tuple[Ink, ...]) -> NetworkInput 
 
 def _crop(foreground: Pixels) -> tuple[Pixels, Box]:
     """Return the part of an image (H, W), not all zero, that contains all pixels above 0, and its bounding box."""
-    rows, columns = (np.flatnonzero(foreground.any(axis=axis)) for axis in (1, 0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    left, top, right, bottom = Image.fromarray(foreground).getbbox() or (0, 0, 0, 0)
     return foreground[top:bottom, left:right], Box(left, top, right, bottom)
 
 
@@ -185,12 +176,11 @@ def _fit_into_field(strokes: Floats) -> Pixels:
 
 def _centre(pixels: Pixels) -> Pixels:
     """Return uint8 (28, 28) with the centre of mass of pixels (h, w) at row and column [13.5, 14.5), MNIST's centre."""
+    from scipy import ndimage
+
+    height, width = pixels.shape
+    offset = np.ceil((SIDE - 1) / 2 - np.array(ndimage.center_of_mass(pixels.astype(np.float64))))
+    top, left = offset.clip(0, (SIDE - height, SIDE - width)).astype(int)
     field = np.zeros((SIDE, SIDE), np.uint8)
-    offsets = []
-    for axis in (0, 1):
-        mass = pixels.sum(axis=1 - axis, dtype=np.float64)
-        centre = float((mass * np.arange(len(mass))).sum() / mass.sum())
-        offsets.append(min(max(0, int(np.ceil((SIDE - 1) / 2 - centre))), SIDE - len(mass)))
-    top, left = offsets
-    field[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    field[top : top + height, left : left + width] = pixels
     return field

@@ -45,8 +45,6 @@ def main(args: list[str]) -> int:
         )
     if options.output and options.output.suffix != f".{options.format}":
         raise ConfigError(f"--output {options.output} must end in .{options.format}, or pass another --format")
-    if options.latency and options.format == "safetensors":
-        raise ConfigError("--latency compares runtimes with PyTorch, and PyTorch is what runs safetensors")
     _export(options)
     return 0
 
@@ -65,12 +63,11 @@ def _parser() -> CommandParser:
         metavar="FOLDER",
         help="data folder with the test images for the comparison (default: the run's, else the bundled MNIST)",
     )
-    parser.add_argument("--latency", action="store_true", help="time batches of 1 and 256 images against PyTorch")
     return parser
 
 
 def _export(options: argparse.Namespace) -> None:
-    from mnist_lightning.inference.export import latency, verify
+    from mnist_lightning.inference.export import verify
     from mnist_lightning.inference.export.formats import FORMATS
     from mnist_lightning.inference.network import load_image_network
     from mnist_lightning.inference.pixel_network import torch_runtime
@@ -103,8 +100,6 @@ def _export(options: argparse.Namespace) -> None:
         f"read back by {file_format.runtime} and compared with the checkpoint on {result.count:,} images of {source}:\n"
         f"same labels on all, outputs differ by at most {result.difference:.1e} (rounding explains {result.bound:.1e})"
     )
-    if options.latency:
-        print(latency.table(latency.measure({file_format.runtime: exported, "PyTorch": reference}, images)))
 
 
 def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> dict[str, str]:

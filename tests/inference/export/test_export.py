@@ -26,7 +26,6 @@ from mnist_lightning import Classifier, SimpleCNN
 from mnist_lightning.data.mnist import idx
 from mnist_lightning.inference.export import command as command_module
 from mnist_lightning.inference.export import formats
-from mnist_lightning.inference.export.latency import Latency, table
 from mnist_lightning.inference.export.verify import compare
 from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime
 from tests.conftest import TEST_COUNT, Command, Outcome
@@ -268,7 +267,6 @@ def test_a_missing_package_is_one_line_that_names_the_extra(
         (["--format", "onx"], 2, "--format must be one of onnx, pt2, safetensors, got onx; did you mean onnx?"),
         (["--format"], 2, "--format: expected one argument"),
         (["--output", "digits.pt"], 2, "--output digits.pt must end in .onnx, or pass another --format"),
-        (["--format", "safetensors", "--latency"], 2, "PyTorch is what runs safetensors"),
         ([], 6, "there is no run"),
         (["--ckpt_path", "missing.ckpt"], 6, "missing.ckpt: no such checkpoint file"),
     ],
@@ -303,19 +301,3 @@ def test_help_ends_with_an_example(command: Command) -> None:
     outcome = command("export", "--help")
     assert outcome.code == 0
     assert outcome.out.splitlines()[-1].startswith("  python -m mnist_lightning export --")
-
-
-def test_each_latency_is_a_line_of_the_table() -> None:
-    lines = table([Latency("onnxruntime", 256, 25, 20.48, 25.0)]).splitlines()
-    assert lines[1].split() == ["onnxruntime", "256", "20.48", "ms", "25.00", "ms", "80", "µs"]
-
-
-def test_latency_is_measured_in_both_runtimes(
-    command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(trained_run.root)
-    output = str(tmp_path / "x.pt2")
-    outcome = command("export", "--format", "pt2", "--output", output, "--latency")
-    assert outcome.code == 0, outcome.err
-    rows = [line.split()[:2] for line in outcome.out.splitlines() if " ms " in line]
-    assert rows == [["torch.export", "1"], ["PyTorch", "1"], ["torch.export", "256"], ["PyTorch", "256"]]

@@ -1,6 +1,6 @@
 """Split samples at random, stratified by class, and record what a network was trained on. NumPy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,17 +28,13 @@ class TrainingSource:
 
     @classmethod
     def from_plain(cls, values: Any) -> "TrainingSource":
-        """Return the training source that a checkpoint holds as plain values (`dataclasses.asdict`).
-
-        Raises:
-            KeyError, TypeError, ValueError: If the values are not a training source.
-        """
-        if not isinstance(values, Mapping):
-            raise TypeError("not a mapping")
-        path, sha256, split_seed, cut = (values[name] for name in ("path", "sha256", "split_seed", "cut"))
-        if type(split_seed) is not int or not all(isinstance(text, str) for text in (path, sha256, *cut)):
-            raise TypeError("not an integer, or not a string")
-        return cls(path, sha256, split_seed, tuple(cut))
+        """Return the training source that a checkpoint holds as plain values (`dataclasses.asdict`)."""
+        source = cls(**{**values, "cut": tuple(values["cut"])})
+        if type(source.split_seed) is not int:
+            raise TypeError("the seed is not an integer")
+        if not all(isinstance(text, str) for text in (source.path, source.sha256, *source.cut)):
+            raise TypeError("a text is not a string")
+        return source
 
 
 def stratified_split(labels: NDArray[np.int64], fractions: Sequence[float], seed: int) -> list[NDArray[np.int64]]:

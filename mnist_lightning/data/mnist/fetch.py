@@ -80,11 +80,7 @@ def fetch(
 
 
 def read_split(dataset: DatasetSource, folder: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the images of a split, upright uint8 (N, H, W) mapped from the file, and labels from 0, int64 (N,).
-
-    Raises:
-        DatasetError: If a file is missing, or its format is not the published one.
-    """
+    """Return the images of a split, upright uint8 (N, H, W) mapped from the file, and labels from 0, int64 (N,)."""
     images, labels = dataset.files[:2] if split == "train" else dataset.files[2:]
     pixels, numbers = idx.read_split(
         folder / images.name,

@@ -1,6 +1,7 @@
 """Read and write IDX, the file format of MNIST and related data sets.
 
-Checks everything that a file claims before relying on it; knows nothing of checksums, folders or torch.
+Checks everything that a file claims before relying on it, and raises a DatasetError that names file and byte; knows
+nothing of checksums, folders or torch.
 
 An IDX file (http://yann.lecun.com/exdb/mnist/, "the IDX file format") consists of two zero bytes, one byte for the type
 of the items (0x08: unsigned byte, 0x0c: big-endian 32-bit integer), one for the number of dimensions, each dimension as
@@ -41,21 +42,13 @@ def file_size(shape: tuple[int, ...], item_type: int = UNSIGNED_BYTE) -> int:
 
 
 def read_header(path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
-    """Return the dimensions in the header of a file, without reading the items.
-
-    Raises:
-        DatasetError: If the file cannot be read, or does not begin like an IDX file with items of this type.
-    """
+    """Return the dimensions in the header of a file, without reading the items."""
     with _opened(path) as file:
         return parse_header(file, path, item_type)
 
 
 def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
-    """Return the dimensions at the start of an open, possibly compressed file; messages name it `path`.
-
-    Raises:
-        DatasetError: If the file does not begin like an IDX file with items of this type.
-    """
+    """Return the dimensions at the start of an open, possibly compressed file; messages name it `path`."""
     magic = file.read(4)
     if not magic:
         raise DatasetError(f"{path}: the file is empty; copy or unpack it again")
@@ -70,8 +63,7 @@ def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_
         raise DatasetError(f"{path}: item type 0x{magic[2]:02x} at byte 2 is not {wanted}")
     num_dimensions = magic[3] if len(magic) == 4 else 1
     sizes = file.read(4 * num_dimensions)
-    if len(sizes) < 4 * num_dimensions:
-        end = len(magic) + len(sizes)
+    if (end := len(magic) + len(sizes)) < 4 + 4 * num_dimensions:
         raise DatasetError(f"{path}: ends at byte {end}, inside the header; copy or unpack it again")
     shape = struct.unpack(f">{num_dimensions}I", sizes)
     if 0 in shape:
@@ -81,11 +73,7 @@ def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_
 
 
 def read_images(path: StrPath) -> NDArray[np.uint8]:
-    """Return the images as uint8 (N, H, W), mapped from the file; writing to the array does not change the file.
-
-    Raises:
-        DatasetError: If the file cannot be read, or is not a complete IDX file of N images.
-    """
+    """Return the images as uint8 (N, H, W), mapped from the file; writing to the array does not change the file."""
     return _map_items(path, ("images", "height", "width"), UNSIGNED_BYTE)
 
 
@@ -99,9 +87,6 @@ def read_labels(
         num_classes: Number of different labels.
         first_label: The lowest label in the file.
         labels_type: `UNSIGNED_BYTE` or `INT`.
-
-    Raises:
-        DatasetError: If the file cannot be read, is not a complete IDX file of N labels, or has a label out of range.
     """
     dimensions = ("labels",) if labels_type == UNSIGNED_BYTE else ("labels", "columns")
     items = _map_items(path, dimensions, labels_type)
@@ -123,11 +108,7 @@ def read_split(
     first_label: int = 0,
     labels_type: int = UNSIGNED_BYTE,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return images (N, H, W) and labels (N,) that belong together, N being at least 1.
-
-    Raises:
-        DatasetError: If one of the files is invalid, or they differ in N.
-    """
+    """Return images (N, H, W) and labels (N,) that belong together, N being at least 1."""
     images = read_images(images_path)
     labels = read_labels(labels_path, num_classes, first_label=first_label, labels_type=labels_type)
     if len(images) != len(labels):
@@ -137,11 +118,7 @@ def read_split(
 
 
 def write(path: StrPath, array: NDArray[np.uint8]) -> None:
-    """Write a uint8 array of one dimension or more, none of them 0, as an IDX file.
-
-    Raises:
-        ValueError: If the array has another type or is empty.
-    """
+    """Write a uint8 array of one dimension or more, none of them 0, as an IDX file."""
     if array.dtype != np.uint8 or array.ndim < 1 or array.size == 0:
         raise ValueError(f"array must be uint8, with dimensions, none of them 0, got {array.dtype} {array.shape}")
     header = struct.pack(f">4B{array.ndim}I", 0, 0, UNSIGNED_BYTE, array.ndim, *array.shape)

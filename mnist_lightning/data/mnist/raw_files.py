@@ -64,9 +64,6 @@ def unpack(packed: Path | IO[bytes], target: Path, size: int, digest: str | None
         target: The file to make.
         size: The size that it must have, in bytes; no more is unpacked.
         digest: Digest of these bytes, if it is known.
-
-    Raises:
-        FetchError: If it is not a gzip file, or not the one expected.
     """
     part = target.with_name(f"{target.name}.part")
     try:
@@ -84,11 +81,7 @@ def unpack(packed: Path | IO[bytes], target: Path, size: int, digest: str | None
 
 
 def publish(part: Path, target: Path, size: int, digest: str | None) -> None:
-    """Give a complete file its name.
-
-    Raises:
-        FetchError: If it is not the one expected.
-    """
+    """Give a complete file its name, if it is the one expected."""
     if fault := difference(part, size, digest):
         raise FetchError(fault)
     part.replace(target)

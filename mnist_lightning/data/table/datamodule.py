@@ -12,6 +12,7 @@ from mnist_lightning.console import listed
 from mnist_lightning.data.datamodule import Samples
 from mnist_lightning.data.own_data import OwnDataModule
 from mnist_lightning.data.splits import HELD_OUT, TrainingSource, stratified_split
+from mnist_lightning.data.table import reader
 from mnist_lightning.data.table.encoder import (
     MAX_CLASSES,
     NumberColumn,
@@ -20,14 +21,7 @@ from mnist_lightning.data.table.encoder import (
     label_texts,
     schema_from_plain,
 )
-from mnist_lightning.data.table.reader import (
-    Table,
-    check_columns,
-    check_features,
-    is_missing,
-    read_header,
-    read_table,
-)
+from mnist_lightning.data.table.reader import Table
 from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, UserError
 
 
@@ -87,7 +81,7 @@ class TabularDataModule(OwnDataModule):
         if not target:
             raise ConfigError("data.target must name the column to predict: --data.target species")
         if features is not None:
-            check_features(features, target)
+            reader.check_features(features, target)
         self.path, self.target, self.features = Path(csv_file), target, features
         self.given_files = {"val": val_csv_file, "test": test_csv_file}
         self._schema: TableSchema | None = None
@@ -162,7 +156,7 @@ class TabularDataModule(OwnDataModule):
         pieces = stratified_split(classes, [HELD_OUT] * len(source.cut), source.split_seed)
         if self._schema is None:
             self._schema = fit_schema(table, pieces[0], target, source)
-        missing = {name: int(is_missing(column)[pieces[0]].sum()) for name, column in table.columns.items()}
+        missing = {name: int(reader.is_missing(column)[pieces[0]].sum()) for name, column in table.columns.items()}
         self._missing = {name: count for name, count in missing.items() if count}
         rows = self._encode(table, target)
         names = ("train", *source.cut)
@@ -171,27 +165,24 @@ class TabularDataModule(OwnDataModule):
     def _given_split(self, split: str) -> Rows | None:
         file = self.given_files[split]
         if file and (self._lies_at(self._trained_on) or self._source().sha256 == self._trained_on.sha256):
-            return self._whole_file(Path(file))
+            return self._encode(self._read(Path(file), self.target), self.target)
         return None  # also if `csv_file` is another table, which is then scored whole
 
     def _all_samples(self, split: str) -> Rows:
-        return self._whole_file(self.path)
-
-    def _whole_file(self, path: Path) -> Rows:
-        return self._encode(self._read(path, self.target), self.target)
+        return self._encode(self._read(self.path, self.target), self.target)
 
     def _lacks_split(self, split: str) -> UserError:
         return ConfigError(f"data.{split}_csv_file must name a file, as in training: {self.path} has no {split} rows")
 
     def _read(self, path: Path, target: str) -> Table:
-        header = read_header(path)
-        check_columns(path, header, [target])
+        header = reader.read_header(path)
+        reader.check_columns(path, header, [target])
         features = self._schema.features if self._schema else self.features
         if features is None:
             features = [name for name in header if name and name != target]
             if not features:
                 raise DatasetError(f"{path} has no column besides {target}")
-        return read_table(path, [*features, target], texts=[target])
+        return reader.read_table(path, [*features, target], texts=[target])
 
     def _encode(self, table: Table, target: str) -> Rows:
         inputs = torch.from_numpy(self.schema.encode(table))

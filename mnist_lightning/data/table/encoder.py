@@ -35,25 +35,18 @@ class NumberColumn:
     std: float
     median: float
 
-    @property
-    def width(self) -> int:
-        """How many inputs the column becomes."""
-        return 1
-
-    def encode(self, table: Table, inputs: NDArray[np.float32]) -> None:
-        """Write the encoded column into float32 (N, 1).
-
-        Raises:
-            DatasetError: If a field is text, or so far from the training rows that float32 cannot hold it.
-        """
+    def encode(self, table: Table) -> NDArray[np.float32]:
+        """Return the encoded column, float32 (N, 1); a text or a number too large for float32 is a DatasetError."""
         values = table.columns[self.name]
         if isinstance(values, Texts):
             row = np.flatnonzero(~is_missing(values) & ~values.are_numbers())[0]
             raise table.fault(row, self.name, f"{values.at(row)!r} is text, but the training rows hold numbers")
         with np.errstate(over="ignore"):
-            inputs[:, 0] = (np.where(np.isnan(values), self.median, values) - self.mean) / self.std
-        if len(far := np.flatnonzero(~np.isfinite(inputs[:, 0]))):
+            standardised = (np.where(np.isnan(values), self.median, values) - self.mean) / self.std
+            encoded: NDArray[np.float32] = standardised[:, None].astype(np.float32)
+        if len(far := np.flatnonzero(~np.isfinite(encoded))):
             raise table.fault(far[0], self.name, f"{values[far[0]]} is too far from the numbers in the training rows")
+        return encoded
 
 
 @dataclass(frozen=True)
@@ -68,13 +61,8 @@ class CategoryColumn:
     name: str
     categories: tuple[str, ...]
 
-    @property
-    def width(self) -> int:
-        """How many inputs the column becomes."""
-        return len(self.categories)
-
-    def encode(self, table: Table, inputs: NDArray[np.float32]) -> None:
-        """Write the encoded column into float32 (N, categories), which holds zeros."""
+    def encode(self, table: Table) -> NDArray[np.float32]:
+        """Return the encoded column, float32 (N, categories)."""
         values = table.columns[self.name]
         index_of = {text: index for index, text in enumerate(self.categories)}
         if isinstance(values, Texts):
@@ -82,8 +70,8 @@ class CategoryColumn:
             indices = np.array([index_of.get(text, -1) for text in (*values.values, "")])[values.codes]
         else:  # numbers, which are not among the categories, or missing
             indices = np.where(np.isnan(values), index_of.get("", -1), -1)
-        known = np.flatnonzero(indices >= 0)
-        inputs[known, indices[known]] = 1
+        one_hot: NDArray[np.float32] = (indices[:, None] == np.arange(len(self.categories))).astype(np.float32)
+        return one_hot
 
 
 @dataclass(frozen=True)
@@ -111,27 +99,14 @@ class TableSchema:
     @property
     def in_features(self) -> int:
         """How many inputs a row becomes."""
-        return sum(column.width for column in self.columns)
+        return sum(1 if isinstance(column, NumberColumn) else len(column.categories) for column in self.columns)
 
     def encode(self, table: Table) -> NDArray[np.float32]:
-        """Return the inputs float32 (N, in_features) of a table's rows.
-
-        Raises:
-            DatasetError: If a numeric column holds text, or a number that float32 cannot hold once it is standardised.
-        """
-        inputs = np.zeros((len(table.rows), self.in_features), np.float32)
-        start = 0
-        for column in self.columns:
-            column.encode(table, inputs[:, start : start + column.width])
-            start += column.width
-        return inputs
+        """Return the inputs float32 (N, in_features) of a table's rows."""
+        return np.concatenate([column.encode(table) for column in self.columns], axis=1)
 
     def labels(self, table: Table, column: str) -> NDArray[np.int64]:
-        """Return the labels int64 (N,) of a table's rows, from a column that was read as text.
-
-        Raises:
-            DatasetError: If a label is missing, or is not a class of the network.
-        """
+        """Return the labels int64 (N,) of a table's rows, from a column that was read as text."""
         texts = label_texts(table, column)
         numbers = {name: number for number, name in enumerate(self.class_names)}
         label_of_code = np.array([numbers.get(value, -1) for value in texts.values])
@@ -167,11 +142,7 @@ def fit_schema(table: Table, train: NDArray[np.int64], target: str, origin: Trai
 
 
 def label_texts(table: Table, column: str) -> Texts:
-    """Return a column of labels.
-
-    Raises:
-        DatasetError: If a label is missing.
-    """
+    """Return a column of labels; a missing label is a DatasetError."""
     texts = table.columns[column]
     assert isinstance(texts, Texts)
     if len(missing := np.flatnonzero(is_missing(texts))):

@@ -67,11 +67,7 @@ class Table:
 
 
 def read_header(path: Path) -> list[str]:
-    """Return the column names in the first row of a CSV file; a name may be empty.
-
-    Raises:
-        DatasetError: If the file cannot be read as CSV in UTF-8, is empty, or gives two columns the same name.
-    """
+    """Return the column names in the first row of a CSV file; a name may be empty, but not occur twice."""
     if not path.is_file():
         raise DatasetError(f"{path}: no such CSV file")
     try:
@@ -93,11 +89,7 @@ def read_header(path: Path) -> list[str]:
 
 
 def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> None:
-    """Check that a table has the wanted columns.
-
-    Raises:
-        DatasetError: If one is missing.
-    """
+    """Check that a table has the wanted columns."""
     for name in wanted:
         if name not in header:
             advice = did_you_mean(name, filter(None, header))
@@ -107,11 +99,7 @@ def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> N
 
 
 def check_features(features: Sequence[str], target: str) -> None:
-    """Check that features are at least one column, each once, and not the target.
-
-    Raises:
-        ConfigError: If they are not.
-    """
+    """Check that features are at least one column, each once, and not the target."""
     if not features:
         raise ConfigError("data.features must name a column; null takes all but the target")
     for name in features:
@@ -162,11 +150,7 @@ def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) 
 
 
 def need_pandas() -> Any:
-    """Return pandas.
-
-    Raises:
-        ConfigError: If it is not installed.
-    """
+    """Return pandas; a ConfigError names the extra that installs it."""
     try:
         import pandas
     except ImportError as error:

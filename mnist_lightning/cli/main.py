@@ -3,17 +3,14 @@
 Modules are imported when a command needs them: `--help` and `--version` import neither torch nor Lightning.
 """
 
-import io
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from mnist_lightning.cli import exit_codes
+from mnist_lightning.cli.output import make_streams_safe, silence_libraries
 from mnist_lightning.cli.usage import HELP
 from mnist_lightning.console import did_you_mean
 
@@ -42,12 +39,7 @@ def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) ->
         callbacks: Further callbacks of the Trainer, for programs that call this function.
     """
     args = sys.argv[1:] if args is None else args
-    for name in ("stdout", "stderr"):  # None if the shell has closed it
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
-    for stream in (sys.stdout, sys.stderr):  # a file name that cannot be encoded must not end the program
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    make_streams_safe()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in HELP_FLAGS:
@@ -75,19 +67,3 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
         silence_libraries()
     TrainerCLI(args, callbacks)
     return 0
-
-
-def silence_libraries() -> None:
-    """Silence messages that do not concern the user: tips, missing hardware, deprecations in libraries.
-
-    Call it after Lightning is imported, which sets the level of its loggers to INFO.
-    """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler prints its table there
-    # Only a run that is resumed in place has checkpoints in its folder, and there they are expected.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
-    # A ModelCheckpoint of the user's that is evaluated, or resumed in a new run, has another folder than before.
-    warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
-    # torch's own pytree module, which Lightning 2.6 calls, uses a name that torch deprecates.
-    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)

@@ -74,7 +74,7 @@ def spreads(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """Train once; return the run's log folder, and its name, seed and accuracies."""
     from mnist_lightning.cli.lightning_cli import TrainerCLI
-    from mnist_lightning.cli.main import silence_libraries
+    from mnist_lightning.cli.output import silence_libraries
     from mnist_lightning.runs import run_folders
 
     silence_libraries()

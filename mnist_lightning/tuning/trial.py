@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lightning.cli import main
 from mnist_lightning.cli.lightning_cli import TrainerCLI
+from mnist_lightning.cli.output import silence_libraries
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.tuning.leaderboard import REASON, RUN
 from mnist_lightning.tuning.search_space import SweepConfig
@@ -114,7 +115,7 @@ def check_trials(config: SweepConfig) -> None:
     Raises:
         ConfigError: If `fit` would refuse one of them; what its parser refuses exits with 2.
     """
-    main.silence_libraries()
+    silence_libraries()
     for params in config.corners():
         with contextlib.suppress(_Accepted):
             _OptionCheck(config.command_line(params))

@@ -1,0 +1,33 @@
+"""What a command may print: streams that cannot fail, and no messages of libraries that do not concern the user."""
+
+import io
+import logging
+import os
+import sys
+import warnings
+
+
+def make_streams_safe() -> None:
+    """Make printing safe if the shell has closed a stream, or a file name cannot be encoded."""
+    for name in ("stdout", "stderr"):  # None if the shell has closed it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until the process ends
+    for stream in (sys.stdout, sys.stderr):  # a file name that cannot be encoded must not end the program
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence_libraries() -> None:
+    """Silence messages that do not concern the user: tips, missing hardware, deprecations in libraries.
+
+    Call it after Lightning is imported, which sets the level of its loggers to INFO.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler prints its table there
+    # Only a run that is resumed in place has checkpoints in its folder, and there they are expected.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
+    # A ModelCheckpoint of the user's that is evaluated, or resumed in a new run, has another folder than before.
+    warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
+    # torch's own pytree module, which Lightning 2.6 calls, uses a name that torch deprecates.
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)

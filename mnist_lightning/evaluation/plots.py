@@ -1,4 +1,4 @@
-"""Figures of a result: confusion matrix, class errors, reliability diagram, learning curves, sheets of images.
+"""Figures of a result: confusion matrix, reliability diagram, learning curves, sheets of images.
 
 matplotlib is imported when a figure is drawn, because a training that draws nothing should start without it. Figures
 are built with its object-oriented API, since pyplot would keep each one in global state. Blue and vermilion come from
@@ -9,13 +9,13 @@ import io
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lightning.evaluation.analysis import Analysis, ClassMetrics, WorstSample
+from mnist_lightning.evaluation.analysis import Analysis, WorstSample
 from mnist_lightning.evaluation.calibration import BINS, Bin
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ GREY, LIGHT_GREY = "#777777", "#eeeeee"
 CURVES = {"Loss": ("Loss/train", "Loss/val"), "Accuracy": ("Accuracy/train", "Accuracy/val")}  # TensorBoard's tags
 MAX_MATRIX_CLASSES = 100  # of a whole confusion matrix; of more classes, those with the most errors are drawn
 MAX_COUNT_CLASSES = 26  # of a confusion matrix with the counts in its cells
-MAX_BARS = 30  # classes in the figure of class errors
 MAX_NAME = 24  # characters of a class name
 GAP = 6  # pixels between the images of a sheet
 CAPTION_HEIGHT = 34  # pixels, two lines
@@ -40,7 +39,6 @@ def result_figures(analysis: Analysis, noun: str) -> dict[str, "Figure"]:
     return {
         "confusion matrix": confusion_matrix(analysis.confusion, [each.name for each in analysis.classes]),
         "reliability diagram": reliability_diagram(analysis.reliability, noun),
-        "class errors": class_errors(analysis.classes, noun),
     }
 
 
@@ -70,7 +68,7 @@ def confusion_matrix(confusion: Tensor, class_names: Sequence[str]) -> "Figure":
     is_long = max(map(len, names)) > (2 if count > MAX_COUNT_CLASSES else 3)
     side, margin = max(4.0, count * cell), 0.5 + 0.008 * small * max(map(len, names))  # inches
     width, height = side + margin + 0.2, side + 0.4 + (margin if is_long else 0.6)
-    figure, _ = _figure(width, height, axes=False, layout="none")  # a layout engine takes longer than drawing does
+    figure = _figure(width, height, layout=None)  # a layout engine takes longer than drawing does
     axes = figure.add_axes((margin / width, 1 - (side + 0.4) / height, side / width, side / height))
     axes.imshow(colours)
     axes.set_title(title, fontsize=11, loc="left")
@@ -90,40 +88,9 @@ def confusion_matrix(confusion: Tensor, class_names: Sequence[str]) -> "Figure":
     return figure
 
 
-def class_errors(classes: Sequence[ClassMetrics], noun: str) -> "Figure":
-    """Draw the errors of each class, or of the `MAX_BARS` classes with the highest, as 1 - recall and 1 - precision."""
-    ordered = sorted(classes, key=lambda each: -max(_error(each.recall), _error(each.precision)))
-    shown = [each for each in classes if each in ordered[:MAX_BARS]]
-    figure, axes = _figure(5.9, 1.3 + 0.42 * len(shown))
-    places = np.arange(len(shown))
-    bars = (
-        (-0.2, BLUE, [each.recall for each in shown], f"1 - recall: {noun} of the class that were misclassified"),
-        (
-            0.2,
-            VERMILION,
-            [each.precision for each in shown],
-            "1 - precision: predictions of the class that were incorrect",
-        ),
-    )
-    for offset, colour, values, label in bars:
-        drawn = axes.barh(places + offset, [100 * _error(value) for value in values], 0.36, color=colour, label=label)
-        texts = ["not defined" if value is None else f"{100 * _error(value):.2f}" for value in values]
-        axes.bar_label(drawn, texts, padding=3, fontsize=8)
-    few = "" if len(shown) == len(classes) else f": the {len(shown)} highest of {len(classes)}"
-    axes.set_title(f"Errors by class{few}", fontsize=11, loc="left")
-    axes.set_yticks(places, _labels([each.name for each in shown]))
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlabel("percent")
-    axes.margins(x=0.12)
-    axes.set_xlim(left=0)
-    _tidy(axes)
-    figure.legend(loc="outside lower left", fontsize=8, frameon=False, ncols=1)
-    return figure
-
-
 def reliability_diagram(panels: Mapping[str, Sequence[Bin]], noun: str = "images") -> "Figure":
     """Draw, in a panel for each title, accuracy and mean confidence of each bin, and below them the bin's count."""
-    figure, _ = _figure(4.6 * len(panels), 5.2, axes=False)
+    figure = _figure(4.6 * len(panels), 5.2)
     rows: Any = figure.subplots(2, len(panels), sharex="col", squeeze=False, height_ratios=[4, 1])
     centres = (np.arange(BINS) + 0.5) / BINS
     for (title, bins), axes, histogram in zip(panels.items(), *rows, strict=True):
@@ -156,7 +123,7 @@ def learning_curves(curves: Mapping[str, Curve]) -> "Figure | None":
     charts = {name: tags for name, tags in charts.items() if tags}
     if not charts:
         return None
-    figure, _ = _figure(4.6 * len(charts), 3.4, axes=False)
+    figure = _figure(4.6 * len(charts), 3.4)
     all_axes: Any = figure.subplots(1, len(charts), squeeze=False)[0]
     styles = {"train": (BLUE, "-o"), "val": (VERMILION, "--s")}
     for axes, (name, tags) in zip(all_axes, charts.items(), strict=True):
@@ -181,7 +148,7 @@ def worst_images(images: NDArray[np.uint8], worst: Sequence[WorstSample]) -> "Fi
     zoom, columns = max(1, width // images.shape[2]), 896 // width
     sheet = image_sheet(images, columns=columns, zoom=zoom, caption_height=CAPTION_HEIGHT)
     height, total_width = sheet.shape[:2]
-    figure, _ = _figure((total_width + 0.5) / DPI, (height + 0.5) / DPI, axes=False, layout="none")
+    figure = _figure((total_width + 0.5) / DPI, (height + 0.5) / DPI, layout=None)
     figure.figimage(sheet, origin="upper")
     step_x, step_y = zoom * images.shape[2] + GAP, zoom * images.shape[1] + GAP + CAPTION_HEIGHT
     for place, (name, each) in enumerate(zip(names, worst, strict=True)):
@@ -219,23 +186,18 @@ def as_png(figure: "Figure | NDArray[np.uint8]") -> bytes:
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float, *, axes: bool = True, layout: str = "constrained") -> tuple["Figure", Any]:
-    """Return an empty figure of a size in inches with one axes, or none."""
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> "Figure":
+    """Return an empty figure of a size in inches."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would report where it caches its list of fonts
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout)  # type: ignore[arg-type]  # a literal in its stubs
-    return figure, figure.subplots() if axes else None
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
 def _tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=LIGHT_GREY)
     axes.set_axisbelow(True)
-
-
-def _error(value: float | None) -> float:
-    return 0.0 if value is None else 1 - value
 
 
 def _labels(names: Sequence[str]) -> list[str]:

@@ -70,7 +70,7 @@ def test_15_percent_of_the_rows_are_tested_and_compared_with_baselines(trained: 
 
 def test_test_writes_the_files_of_a_table_only(trained: Command) -> None:
     assert {path.name for path in (LOGS / "figures").iterdir()} == {
-        "class_errors.png", "confusion_matrix.png", "learning_curves.png", "reliability_diagram.png"
+        "confusion_matrix.png", "learning_curves.png", "reliability_diagram.png"
     }  # fmt: skip
     assert "worst_images" not in result()
     species = [line.split(",")[-1] for line in Path("mine.csv").read_text().splitlines()]
@@ -81,7 +81,7 @@ def test_test_writes_the_files_of_a_table_only(trained: Command) -> None:
     tags = read_events(LOGS).Tags()
     assert {"Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val"} <= set(tags["scalars"])
     assert set(tags["images"]) == {
-        "Validation/confusion matrix", "Test/confusion matrix", "Test/class errors", "Test/reliability diagram"
+        "Validation/confusion matrix", "Test/confusion matrix", "Test/reliability diagram"
     }  # fmt: skip
     assert tags["graph"]
 

@@ -19,25 +19,15 @@ class Augmentation:
     """How far each training image is distorted; all zeros leave it unchanged.
 
     Each amount is drawn anew for every image, uniformly between its negative and itself; `elastic` is drawn normally.
-
-    Args:
-        rotation: Degrees, in [0, 180).
-        scale: Fraction by which height and width grow or shrink, each by its own draw, in [0, 1).
-        shear: Degrees, in [0, 90).
-        shift: Pixels in each direction, at least 0.
-        elastic: Standard deviation, in pixels, of the displacement of each point of a coarse grid over the image.
-        flip: Probability of mirroring an image left to right, in [0, 1).
-
-    Raises:
-        ConfigError: If an amount is out of range.
+    An amount out of range is a ConfigError.
     """
 
-    rotation: float = 0.0
-    scale: float = 0.0
-    shear: float = 0.0
-    shift: float = 0.0
-    elastic: float = 0.0
-    flip: float = 0.0
+    rotation: float = 0.0  # degrees, in [0, 180)
+    scale: float = 0.0  # fraction by which height and width grow or shrink, each by its own draw, in [0, 1)
+    shear: float = 0.0  # degrees, in [0, 90)
+    shift: float = 0.0  # pixels in each direction
+    elastic: float = 0.0  # standard deviation, in pixels, of the displacement of each point of a coarse grid
+    flip: float = 0.0  # probability of mirroring an image left to right, in [0, 1)
 
     def __post_init__(self) -> None:
         for name, amount in asdict(self).items():

@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of one split, among all samples of the file that holds them.
+    """The samples of one split, among all samples of the file that holds them."""
 
-    Args:
-        inputs: uint8 (N, H, W) or (N, H, W, 3), the pixels of images; float32 (N, F), the rows of a table.
-        labels: int64 (N,).
-        indices: int64 (M,), the samples of the split, in file order.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    indices: Tensor
+    inputs: Tensor  # uint8 (N, H, W) or (N, H, W, 3), the pixels of images; float32 (N, F), the rows of a table
+    labels: Tensor  # int64 (N,)
+    indices: Tensor  # int64 (M,), the samples of the split, in file order
 
 
 class ClassificationDataModule(LightningDataModule):

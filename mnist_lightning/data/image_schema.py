@@ -17,24 +17,15 @@ class ImageSchema:
     """Size and normalisation of the images of a data set, and the meaning of the network's outputs.
 
     Every checkpoint holds it as `inputs`, so that a network can be used without its data set.
-
-    Args:
-        height: Rows of an image.
-        width: Columns of an image.
-        mean: Mean pixel of the training images, all channels together, in [0, 1].
-        std: Standard deviation of the same pixels, positive.
-        class_names: The name of each class, by label.
-        channels: 1 for grey images, 3 for red, green and blue.
-        origin: The folder of images that the network was trained on; None for MNIST and related data sets.
     """
 
     height: int
     width: int
-    mean: float
-    std: float
-    class_names: tuple[str, ...]
-    channels: int = 1
-    origin: TrainingSource | None = None
+    mean: float  # of the pixels of the training images, all channels together, in [0, 1]
+    std: float  # of the same pixels, positive
+    class_names: tuple[str, ...]  # by label
+    channels: int = 1  # or 3: red, green and blue
+    origin: TrainingSource | None = None  # the folder of images; None for MNIST and related data sets
 
     @property
     def shape(self) -> tuple[int, ...]:

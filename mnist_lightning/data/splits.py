@@ -12,19 +12,12 @@ HELD_OUT = 0.15  # fraction of the samples for validation, and again for testing
 
 @dataclass(frozen=True)
 class TrainingSource:
-    """What a network was trained on, and which splits were held out from it.
+    """What a network was trained on, and which splits were held out from it."""
 
-    Args:
-        path: The table, or the folder of images.
-        sha256: Digest of what was split: the bytes of the table, or the names and pixels of the images.
-        split_seed: Seed of the split.
-        cut: The splits that were held out: `val`, `test`, both or neither.
-    """
-
-    path: str
-    sha256: str
+    path: str  # the table, or the folder of images
+    sha256: str  # of what was split: the bytes of the table, or the names and pixels of the images
     split_seed: int
-    cut: tuple[str, ...]
+    cut: tuple[str, ...]  # the splits that were held out: `val`, `test`, both or neither
 
     @classmethod
     def from_plain(cls, values: Any) -> "TrainingSource":

@@ -14,9 +14,6 @@ def mean_and_std(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = 
     Args:
         images: uint8 (N, H, W) or (N, H, W, 3); all channels count together.
         indices: int64 (M,), the images that count; None counts all.
-
-    Raises:
-        DatasetError: If all pixels are equal.
     """
     chosen = np.arange(len(images)) if indices is None else indices
     counts = np.zeros(256)

@@ -33,15 +33,10 @@ MAX_NAME_LENGTH = 50  # characters of the folder's name in the name of its cache
 
 @dataclass(frozen=True)
 class Decoded:
-    """The decoded images of a folder.
+    """The decoded images of a folder."""
 
-    Args:
-        images: uint8 (N, S, S) or (N, S, S, 3), mapped from a file: images that are not used take no memory.
-        digests: A digest of the pixels of each, in hexadecimal: equal if all pixels are.
-    """
-
-    images: NDArray[np.uint8]
-    digests: tuple[str, ...]
+    images: NDArray[np.uint8]  # (N, S, S) or (N, S, S, 3), mapped from a file: images that are not used take no memory
+    digests: tuple[str, ...]  # a digest of the pixels of each, in hexadecimal: equal if all pixels are
 
 
 def cache_folder(data_dir: Path, root: Path, size: int, channels: int) -> Path:
@@ -71,11 +66,7 @@ def decode(folders: ClassFolders, cache: Path, size: int, channels: int) -> None
 
 
 def read_decoded(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decoded:
-    """Return the images in the cache.
-
-    Raises:
-        DatasetError: If it does not hold them as they are now.
-    """
+    """Return the images in the cache, which must hold them as they are now."""
     decoded = _read(folders, cache, size, channels)
     if decoded is None:
         raise DatasetError(f"{folders.name} changed while its images were read; start again")

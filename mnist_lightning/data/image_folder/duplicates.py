@@ -20,17 +20,9 @@ def split_images(folders: ClassFolders, digests: Sequence[str], seed: int) -> tu
     If pixels occur in several split folders, test images are kept first, then validation images. What is held out takes
     all images of the same pixels together, and its fraction of the different images of every class.
 
-    Args:
-        folders: The images.
-        digests: A digest of the pixels of each image.
-        seed: Seed of the random split, at least 0.
-
     Returns:
         int64 indices of the images of `train`, `val` and `test`, ascending; and the images in no split, each with the
         image of the same pixels that is scored.
-
-    Raises:
-        DatasetError: If there are no training images, a split is empty, or a class has too few images.
     """
     source = next((split for split in ("train", UNSPLIT) if split in folders.splits), None)
     if source is None:

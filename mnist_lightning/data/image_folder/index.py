@@ -22,23 +22,14 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The images of a folder.
-
-    Args:
-        root: The folder.
-        class_names: The names of the classes, sorted.
-        files: The path of each image, relative to the root.
-        labels: int64 (N,), the class of each image.
-        splits: The indices of the images in each split folder, `train`, `val` or `test`, or of all as `unsplit`.
-        strays: Images outside the class folders, which are not used.
-    """
+    """The images of a folder."""
 
     root: Path
-    class_names: tuple[str, ...]
-    files: tuple[str, ...]
-    labels: Indices
-    splits: Mapping[str, Indices]
-    strays: tuple[str, ...] = ()
+    class_names: tuple[str, ...]  # sorted
+    files: tuple[str, ...]  # the path of each image, relative to the root
+    labels: Indices  # int64 (N,), the class of each image
+    splits: Mapping[str, Indices]  # the images in each split folder, `train`, `val` or `test`, or all as `unsplit`
+    strays: tuple[str, ...] = ()  # images outside the class folders, which are not used
 
     @property
     def name(self) -> str:
@@ -51,10 +42,6 @@ def read_class_folders(root: Path) -> ClassFolders:
 
     The folder holds splits if all folders in it are named train (or training), val (valid, validation) or test. Hidden
     files and folders are skipped, and so is what macOS adds to an archive.
-
-    Raises:
-        DatasetError: If the folder cannot be read, two of its folders are the same split, there are too few or too
-            many classes, or a class has no image or a name that is not text.
     """
     folders, strays = _list_folder(root)
     names = [SPLIT_FOLDERS.get(folder.name.lower(), "") for folder in folders]

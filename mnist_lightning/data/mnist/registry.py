@@ -28,19 +28,12 @@ DatasetName = Literal[
 
 @dataclass(frozen=True)
 class RawFile:
-    """One published file as it is after unpacking; mirrors serve it as `<name>.gz`.
+    """One published file as it is after unpacking; mirrors serve it as `<name>.gz`."""
 
-    Args:
-        name: The file name, without `.gz`.
-        shape: The dimensions in its header.
-        sha256: SHA-256 of its bytes, in hexadecimal; None if unknown.
-        packed: Digest of `<name>.gz` as mirrors serve it, `sha256:…` or `md5:…`, where `sha256` is unknown.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    sha256: str | None = None
-    packed: str | None = None
+    name: str  # without `.gz`
+    shape: tuple[int, ...]  # the dimensions in its header
+    sha256: str | None = None  # of its bytes, in hexadecimal, if known
+    packed: str | None = None  # digest of `<name>.gz`, `sha256:…` or `md5:…`, where `sha256` is unknown
 
     @property
     def digest(self) -> str | None:
@@ -69,31 +62,18 @@ class Archive:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A data set of four files, and where to get them.
+    """A data set of four files, and where to get them."""
 
-    Args:
-        folder: The folder inside `data_dir`, torchvision's name for the data set.
-        files: Training images, training labels, test images, test labels.
-        mirrors: https addresses of folders that hold the four `.gz` files or the archive, in the order to try them.
-        class_names: The name of each class, by label.
-        statistics: Mean and standard deviation of the pixels of the training images, scaled to [0, 1]; None if unknown.
-        first_label: The label of the first class in the files.
-        transposed: Whether rows and columns of the images are exchanged in the files.
-        made_as_mnist: Whether its images were made from scans in MNIST's way, as `predict` prepares images.
-        archive: The archive that mirrors serve instead of the four files.
-        bundled: A folder in this package that holds the files.
-    """
-
-    folder: str
-    files: tuple[RawFile, ...]
-    mirrors: tuple[str, ...]
-    class_names: tuple[str, ...]
-    statistics: tuple[float, float] | None = None
-    first_label: int = 0
-    transposed: bool = False
-    made_as_mnist: bool = False
-    archive: Archive | None = None
-    bundled: Path | None = None
+    folder: str  # inside `data_dir`, torchvision's name for the data set
+    files: tuple[RawFile, ...]  # training images, training labels, test images, test labels
+    mirrors: tuple[str, ...]  # https addresses of folders with the `.gz` files or the archive, in the order to try them
+    class_names: tuple[str, ...]  # by label
+    statistics: tuple[float, float] | None = None  # mean and std of the training pixels scaled to [0, 1], if known
+    first_label: int = 0  # the label of the first class in the files
+    transposed: bool = False  # whether rows and columns of the images are exchanged in the files
+    made_as_mnist: bool = False  # whether its images were made from scans in MNIST's way, as `predict` prepares images
+    archive: Archive | None = None  # that mirrors serve instead of the four files
+    bundled: Path | None = None  # a folder in this package that holds the files
 
 
 def _files(

@@ -27,18 +27,10 @@ from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, U
 
 @dataclass(frozen=True)
 class Rows(Samples):
-    """The rows of one split, encoded for the network.
+    """The rows of one split, encoded for the network."""
 
-    Args:
-        inputs: float32 (N, in_features).
-        labels: int64 (N,).
-        indices: int64 (M,), the rows of the split.
-        path: The file that holds them.
-        numbers: int64 (N,), the number of each row in the file, the header being row 1.
-    """
-
-    path: Path
-    numbers: NDArray[np.int64]
+    path: Path  # the file that holds them
+    numbers: NDArray[np.int64]  # (N,), the number of each row in the file, the header being row 1
 
 
 class TabularDataModule(OwnDataModule):

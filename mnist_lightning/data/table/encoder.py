@@ -21,19 +21,12 @@ MAX_CLASSES = 1000
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """A numeric column, encoded as (number - mean) / std.
-
-    Args:
-        name: Its name.
-        mean: Mean of the training rows.
-        std: Standard deviation of the training rows, 1 if all are equal.
-        median: Median of the training rows, which replaces missing numbers.
-    """
+    """A numeric column, encoded as (number - mean) / std."""
 
     name: str
-    mean: float
-    std: float
-    median: float
+    mean: float  # of the training rows
+    std: float  # of the training rows, 1 if all are equal
+    median: float  # of the training rows; replaces missing numbers
 
     def encode(self, table: Table) -> NDArray[np.float32]:
         """Return the encoded column, float32 (N, 1); a text or a number too large for float32 is a DatasetError."""
@@ -51,15 +44,10 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class CategoryColumn:
-    """A text column, encoded one-hot; a category that no training row has becomes zeros.
-
-    Args:
-        name: Its name.
-        categories: The texts of the training rows, sorted; the empty text stands for missing fields.
-    """
+    """A text column, encoded one-hot; a category that no training row has becomes zeros."""
 
     name: str
-    categories: tuple[str, ...]
+    categories: tuple[str, ...]  # the texts of the training rows, sorted; "" stands for missing fields
 
     def encode(self, table: Table) -> NDArray[np.float32]:
         """Return the encoded column, float32 (N, categories)."""
@@ -76,18 +64,11 @@ class CategoryColumn:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """The columns of a table, and the meaning of the network's outputs.
+    """The columns of a table, and the meaning of the network's outputs."""
 
-    Args:
-        target: The column that is predicted.
-        class_names: The name of each class, by label.
-        columns: The columns that the network takes, in this order.
-        origin: The table that the network was trained on.
-    """
-
-    target: str
-    class_names: tuple[str, ...]
-    columns: tuple[NumberColumn | CategoryColumn, ...]
+    target: str  # the column that is predicted
+    class_names: tuple[str, ...]  # by label
+    columns: tuple[NumberColumn | CategoryColumn, ...]  # that the network takes, in this order
     origin: TrainingSource
     eval_batch_size: ClassVar[int] = 4096  # rows; fixed, so that scores do not depend on an option
 
@@ -118,16 +99,10 @@ class TableSchema:
 
 
 def fit_schema(table: Table, train: NDArray[np.int64], target: str, origin: TrainingSource) -> TableSchema:
-    """Return the schema of a table, computed from its training rows.
+    """Return the schema of a table, computed from its training rows `train`, int64 (M,).
 
-    Args:
-        table: The target, read as text, and the columns that the network takes, in order.
-        train: int64 (M,), the indices of the training rows.
-        target: The column that is predicted.
-        origin: Where the rows come from.
-
-    Raises:
-        DatasetError: If a column mixes numbers and text, has too many different texts, or is empty.
+    The table holds the target, read as text, and the columns that the network takes, in order. A column that mixes
+    numbers and text, has too many different texts, or is empty is a DatasetError.
     """
     texts = label_texts(table, target)
     classes = {texts.values[code] for code in np.unique(texts.codes[train])}

@@ -24,15 +24,10 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Texts:
-    """A column of text; each different text is held once.
+    """A column of text; each different text is held once."""
 
-    Args:
-        codes: int64 (N,), the index of each row's text in `values`; -1 for an empty field.
-        values: The different texts.
-    """
-
-    codes: NDArray[np.int64]
-    values: tuple[str, ...]
+    codes: NDArray[np.int64]  # (N,), the index of each row's text in `values`; -1 for an empty field
+    values: tuple[str, ...]  # the different texts
 
     def at(self, index: int) -> str:
         """Return the text of the row with an index among the rows read; the empty text for an empty field."""
@@ -49,16 +44,10 @@ Numbers = NDArray[np.float64]  # (N,), NaN for an empty field
 
 @dataclass(frozen=True)
 class Table:
-    """Some columns of a CSV file.
-
-    Args:
-        path: The file.
-        rows: int64 (N,), the number of each row in the file, ascending from 2.
-        columns: The columns by name; one holds numbers if every field in it is a number or empty.
-    """
+    """Some columns of a CSV file; one holds numbers if every field in it is a number or empty."""
 
     path: Path
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # (N,), the number of each row in the file, ascending from 2
     columns: dict[str, Numbers | Texts]
 
     def fault(self, index: int, column: str, what: str) -> DatasetError:

@@ -28,7 +28,7 @@ TRAIN_COUNT, TEST_COUNT = 300, 101
 
 
 def make_digits(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return pictures (count, 28, 28) with one bright square whose place tells the label, under noise."""
+    """Return images (count, 28, 28) with one bright square, whose position determines the label, under noise."""
     random = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.uint8) % 10
     images = random.integers(0, 60, (count, 28, 28), dtype=np.uint8)

@@ -47,7 +47,7 @@ def metrics_logged_at_epoch_end(trainer: Trainer) -> dict[str, float]:
 
 
 def finish_restart(trainer: Trainer) -> None:
-    """Tell Lightning that it is no longer restarting, at the end of an epoch that was resumed in the middle.
+    """Mark Lightning's loop as no longer restarting, at the end of an epoch that was resumed in the middle.
 
     It would not step plateau schedules at that end, because checkpoints hold no metrics (PL #14702); `ExactResume`
     restores them.

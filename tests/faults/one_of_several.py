@@ -64,7 +64,7 @@ def run(args: list[str]) -> None:
 
 
 def serve() -> None:
-    """Fork the processes of each command that comes in, and answer with their exit codes."""
+    """Fork the processes of each command that is read, and print their exit codes."""
     for line in sys.stdin:
         command = json.loads(line)
         children = [fork(command["args"], command["folder"], environment) for environment in command["environments"]]

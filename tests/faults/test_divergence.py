@@ -1,4 +1,4 @@
-"""Training that diverges stops before the step that would spoil the weights, and says where."""
+"""Training that diverges stops before the step that would spoil the weights, and reports where."""
 
 from pathlib import Path
 

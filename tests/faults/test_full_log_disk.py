@@ -1,4 +1,4 @@
-"""Fill the disk that the curves and pictures of a training are written to: it says so, and loses nothing."""
+"""Fill the disk that the curves and figures of a training are written to: it fails with a line, and loses nothing."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from tests.faults.disks import mount
 from tests.training.conftest import read_events
 
 TAGS = ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate")
-PICTURES = ("Training images", "Validation/confusion matrix", "Validation/worst images")
+FIGURES = ("Training images", "Validation/confusion matrix", "Validation/worst images")
 EPOCHS = 4
 
 
 @pytest.fixture
 def grow(tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Put the log folder on a file system with room for the pictures of some epochs; return what gives it more."""
+    """Put the log folder on a file system with room for the figures of some epochs; return what gives it more."""
     disk = tmp_path / "lightning_logs"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=192k", "tmpfs", str(disk))
@@ -30,13 +30,11 @@ def grow(tmp_path: Path) -> Iterator[Callable[[], None]]:
 def points(run: run_folders.Run) -> dict[str, list[tuple[int, object]]]:
     events = read_events(run.logs)
     curves = {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in TAGS}
-    return curves | {
-        tag: [(drawn.step, drawn.encoded_image_string) for drawn in events.Images(tag)] for tag in PICTURES
-    }
+    return curves | {tag: [(drawn.step, drawn.encoded_image_string) for drawn in events.Images(tag)] for tag in FIGURES}
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_exactly_after_its_log_disk_was_full(
+def test_a_training_resumes_exactly_after_its_log_disk_was_full(
     fit: Command, command: Command, grow: Callable[[], None], tmp_path: Path
 ) -> None:
     options = ("--trainer.max_epochs", str(EPOCHS), "--data.rotation", "10", "--early_stopping.enabled", "false")

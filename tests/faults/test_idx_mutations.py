@@ -83,7 +83,7 @@ def parsed(content: bytes, num_dimensions: int) -> NDArray[np.uint8] | None:
 
 
 def check(folder: Path, change_images: list[Mutation], change_labels: list[Mutation]) -> bool:
-    """Compare what `idx` and what numpy make of a changed pair; tell whether it is still a valid one."""
+    """Compare what `idx` and what numpy make of a changed pair; return whether it is still valid."""
     images_content, labels_content = idx_bytes(IMAGES), idx_bytes(LABELS)
     for mutate in change_images:
         images_content = mutate(images_content)

@@ -24,7 +24,7 @@ from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.disks import mount
 from tests.faults.trials import TRIALS
 
-# What the operating system is asked for while saving; Python tells an audit hook before each.
+# Requests to the operating system while saving; Python calls an audit hook before each.
 SYSTEM_CALLS = ("open", "tempfile.mkstemp", "os.rename", "os.remove", "os.mkdir")
 
 SLOW = pytest.mark.slow
@@ -63,7 +63,7 @@ def in_a_child(work: Callable[[], None]) -> int:
 
 
 def on_call(number: int, action: Callable[[str], None]) -> Callable[[], int]:
-    """From now on, in this process, do something at the number-th request to the system; tell how many there were."""
+    """From now on, in this process, do something at the number-th request to the system; return how many there were."""
     seen = 0
 
     def watch(event: str, args: tuple[object, ...]) -> None:
@@ -110,7 +110,7 @@ def test_a_kill_at_each_request_to_the_system_leaves_a_good_checkpoint(run: run_
         assert os.WIFSIGNALED(os.waitpid(in_a_child(work), 0)[1]) or number > total - 1
         assert epoch_of(run.last()) in (0, 1)
         assert epoch_of(run.best()) in (0, 1)
-        save(run, 2)  # and saving goes on
+        save(run, 2)  # and saving works again
         assert epoch_of(run.last()) == epoch_of(run.best()) == 2
 
 

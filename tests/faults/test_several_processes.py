@@ -193,8 +193,10 @@ def test_a_signal_to_one_rank_saves_and_ends_all_and_the_run_resumes_exactly(
     step = STEPS + 3
     assert forks.run(tmp_path, options(digits_dir), fault=f"{rank} {step} SIGTERM") == [143, 143]
     assert content(tmp_path / "checkpoints" / "version_0")["global_step"] == step + 1
-    told = [(tmp_path / f"out-{process}.txt").read_text().count("SIGTERM: saved after step 12") for process in (0, 1)]
-    assert told == [1, 0]
+    printed = [
+        (tmp_path / f"out-{process}.txt").read_text().count("SIGTERM: saved after step 12") for process in (0, 1)
+    ]
+    assert printed == [1, 0]
     assert forks.run(tmp_path, ["fit", "--ckpt_path", "last"]) == [0, 0], (tmp_path / "err-0.txt").read_text()
     assert_runs_equal(tmp_path, unbroken)
 

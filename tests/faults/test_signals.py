@@ -1,4 +1,4 @@
-"""Real processes, real signals: the exit code tells the truth and nothing that was trained is lost."""
+"""Real processes, real signals: the exit code is right and nothing that was trained is lost."""
 
 import contextlib
 import os
@@ -80,7 +80,7 @@ for line in sys.stdin:
         return self.wait()
 
     def wait_for(self, path: Path, child: int) -> None:
-        """Wait until a command that goes on has made a file."""
+        """Wait until a resumed command has created a file."""
         while not path.exists():
             try:
                 os.kill(child, 0)
@@ -122,7 +122,7 @@ def assert_runs_equal(left: Path, right: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))]
 )
-def test_a_signal_saves_exits_with_its_code_and_the_run_goes_on_exactly(
+def test_a_signal_saves_exits_with_its_code_and_the_run_resumes_exactly(
     commands: Commands, tmp_path: Path, digits_dir: Path, name: str
 ) -> None:
     number = signal.Signals[name]
@@ -162,7 +162,7 @@ def test_a_second_fit_in_the_same_run_is_refused(
     assert "version_0 is being trained by another process" in second.err
     os.kill(child, signal.SIGKILL)
     assert commands.wait() == -signal.SIGKILL
-    # The lock of a killed process is no lock.
+    # The lock of a killed process does not count.
     epochs = str(content(tmp_path / "checkpoints" / "version_0")["global_step"] // STEPS_PER_EPOCH + 2)
     assert commands.run("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs) == 0
 
@@ -176,7 +176,7 @@ main()
 
 
 @pytest.mark.slow
-def test_closing_the_terminal_saves_and_the_run_goes_on_exactly(
+def test_closing_the_terminal_saves_and_the_run_resumes_exactly(
     commands: Commands, tmp_path: Path, digits_dir: Path
 ) -> None:
     parent, child = pty.openpty()

@@ -58,7 +58,7 @@ class FinishedRun:
         return np.asarray(images), labels.astype(np.int64)
 
     def logits(self, checkpoint: str, split: str) -> NDArray[np.float64]:
-        """Return what a checkpoint's network says of the images of a split, without this project's training code."""
+        """Return the logits of a checkpoint's network for the images of a split, without this project's code."""
         (path,) = (self.root / "checkpoints" / "version_0").glob(checkpoint)
         weights = torch.load(path, weights_only=True)["state_dict"]
         network = SimpleCNN().eval()
@@ -69,7 +69,7 @@ class FinishedRun:
         return logits.double().numpy()
 
     def confusion(self, checkpoint: str, split: str) -> NDArray[np.int64]:
-        """Return the images of a split by label (rows) and answer (columns)."""
+        """Return the images of a split by label (rows) and predicted class (columns)."""
         counts = np.zeros((10, 10), np.int64)
         np.add.at(counts, (self.images_and_labels(split)[1], self.logits(checkpoint, split).argmax(axis=1)), 1)
         return counts

@@ -91,8 +91,8 @@ def test_the_seed_of_the_command_line_reaches_weights_dropout_and_order(
     assert checkpoint["datamodule_hyper_parameters"]["seed"] == 11
 
 
-@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks the kernel what the processor can do")
-def test_bfloat16_is_chosen_where_the_processor_has_it() -> None:
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads the CPU's features from the kernel")
+def test_bfloat16_is_chosen_if_the_cpu_has_it() -> None:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     native = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
     assert native_precision(on_gpu=False) == ("bf16-mixed" if native else "32-true")

@@ -61,11 +61,11 @@ def test_resuming_what_has_finished_says_so(fit: Command, command: Command, tmp_
 
 
 @pytest.mark.parametrize("epochs", ["null", "-1"])
-def test_a_run_counted_in_steps_goes_on_until_it_has_taken_them(fit: Command, command: Command, epochs: str) -> None:
+def test_a_run_counted_in_steps_resumes_until_it_has_taken_them(fit: Command, command: Command, epochs: str) -> None:
     fit("--trainer.max_epochs", "1")
-    going_on = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs, "--trainer.max_steps", "20")
-    assert going_on.code == 0, going_on.err
-    assert "up to 20 steps" in going_on.out
+    resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs, "--trainer.max_steps", "20")
+    assert resumed.code == 0, resumed.err
+    assert "up to 20 steps" in resumed.out
     assert "version_0 has finished: trained 20 steps" in command("fit", "--ckpt_path", "last").out
 
 
@@ -112,9 +112,9 @@ def test_what_contradicts_a_checkpoint_is_named_and_obeyed(
     assert outcome.code == 0, outcome.err
     assert "model.lr: changed from 0.001 to 0.0003" in outcome.out
     assert "data.batch_size: changed from 32 to 16" in outcome.out
-    going_on = content(run if where == "last" else run.with_name("version_1"))
-    assert going_on["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0003
-    assert going_on["global_step"] == 1 + (15 if by_config or where == "elsewhere.ckpt" else 1)
+    resumed = content(run if where == "last" else run.with_name("version_1"))
+    assert resumed["optimizer_states"][0]["param_groups"][0]["lr"] == 0.0003
+    assert resumed["global_step"] == 1 + (15 if by_config or where == "elsewhere.ckpt" else 1)
 
 
 def test_the_order_of_images_cannot_change_within_an_epoch(
@@ -131,7 +131,7 @@ def test_the_order_of_images_cannot_change_within_an_epoch(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_going_on_from_another_checkpoint_than_the_last_makes_a_run_of_its_own(
+def test_resuming_from_another_checkpoint_than_the_last_starts_a_new_run(
     fit: Command, command: Command, tmp_path: Path
 ) -> None:
     fit("--trainer.max_epochs", "3")
@@ -152,7 +152,7 @@ def test_copies_that_a_kill_left_behind_catch_up_with_the_run(fit: Command, comm
     first, second = sorted(run.glob("epoch=*.ckpt"))
     scores = [content(run, file.name)["metrics"] for file in (first, second)]
     assert scores[0]["val_acc"] == scores[1]["val_acc"]
-    assert scores[0]["val_loss"] > scores[1]["val_loss"], "of equals, the lower loss is best"
+    assert scores[0]["val_loss"] > scores[1]["val_loss"], "ties are broken by the lower loss"
     for copy in ("last.ckpt", "best.ckpt"):
         (run / copy).write_bytes(first.read_bytes())
     assert "has finished" in command("fit", "--ckpt_path", "last").out

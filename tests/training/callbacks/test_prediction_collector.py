@@ -17,7 +17,7 @@ def lone_process() -> Trainer:
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_processes_answer_every_image_once_and_at_its_place(world_size: int) -> None:
+def test_ranks_predict_every_image_once_and_in_file_order(world_size: int) -> None:
     indices = torch.arange(40) * 2 + 5  # of a file of 100 images, in whose first row each image's place is written
     images = torch.zeros(100, 4, 4, dtype=torch.uint8)
     images[:, 0, 0] = torch.arange(100)
@@ -30,15 +30,15 @@ def test_processes_answer_every_image_once_and_at_its_place(world_size: int) -> 
         for batch_images, batch_labels in loader:
             places = batch_images[:, 0, 0, 0]
             collector.add(torch.stack([places, -places, places / 2], dim=1).bfloat16().double(), batch_labels)
-        answers = collector.gather(lone_process(), loader)
-        assert torch.equal(answers.logits[:, 0], answers.indices.float())
-        assert torch.equal(answers.labels, answers.indices % 3)
-        assert answers.logits.dtype == torch.float32
-        seen += answers.indices.tolist()
+        predictions = collector.gather(lone_process(), loader)
+        assert torch.equal(predictions.logits[:, 0], predictions.indices.float())
+        assert torch.equal(predictions.labels, predictions.indices % 3)
+        assert predictions.logits.dtype == torch.float32
+        seen += predictions.indices.tolist()
     assert sorted(seen) == indices.tolist()
 
 
-def test_an_evaluation_cut_short_counts_what_it_answered() -> None:
+def test_a_limited_evaluation_has_the_predictions_that_it_made() -> None:
     loader = BatchLoader(torch.zeros(20, 4, 4, dtype=torch.uint8), torch.zeros(20).long(), batch_size=8, mean=0, std=1)
     collector = PredictionCollector()
     collector.add(torch.ones(8, 3), torch.zeros(8).long())

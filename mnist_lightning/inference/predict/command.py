@@ -4,23 +4,15 @@ Heavy modules are imported when they are needed, so that `--help` is fast.
 """
 
 import argparse
-import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_lightning.atomic_write import check_writable
-from mnist_lightning.console import CommandParser, printable
+from mnist_lightning.console import CommandParser, print_stderr, printable
 from mnist_lightning.errors import ConfigError, ImageError
 from mnist_lightning.inference.output_file import check_output_file
 from mnist_lightning.inference.predict.output import ImageTable, Labelled, percent, write_predictions
 
-if TYPE_CHECKING:
-    from mnist_lightning.inference.digits.preprocess import NetworkInput
-    from mnist_lightning.inference.predictor import Predictor
-
-IMAGES_AT_ONCE = 16  # through the network; small, so that results appear soon
-PROGRESS_DELAY_S = 2.0
 SHOWN_ROWS = 20
 SOME_FAILED, NOTHING_LABELLED = 1, 4  # exit codes
 DESCRIPTION = """\
@@ -128,16 +120,15 @@ def _label_table(options: argparse.Namespace) -> tuple[list[Labelled], int]:
 
 
 def _label_images(options: argparse.Namespace) -> tuple[list[Labelled], int]:
-    """Label images a few at a time, and print each result at once; return them and the number of failures."""
+    """Label images and print each result at once; return them and the number of failures."""
     from mnist_lightning.images.reader import find_image_files
 
     paths, errors = find_image_files(options.images)
     for error in errors:
-        _print_error(error)
+        print_stderr(f"error: {error}")
     if not paths:
         return [], len(errors)
-    from tqdm import tqdm
-
+    from mnist_lightning.inference.predict.contact_sheet import draw_contact_sheet, save_contact_sheet
     from mnist_lightning.inference.predictor import Predictor
 
     predictor = Predictor.from_run(options.ckpt_path, unsure_below=options.unsure_below)
@@ -148,45 +139,22 @@ def _label_images(options: argparse.Namespace) -> tuple[list[Labelled], int]:
     if options.ink != "auto" and trained.schema.origin:
         raise ConfigError("--ink is for images of digits; this network was trained on folders of whole images")
     table = ImageTable(paths, trained.schema.class_names)
-    print(table.header)
+    print(table.header, flush=True)
     labelled: list[Labelled] = []
     sheet_names: set[str] = set()
-    # `disable=None` disables the progress bar unless stderr is a terminal.
-    with tqdm(total=len(paths), unit="image", delay=PROGRESS_DELAY_S, leave=False, disable=None) as progress:
-        for start in range(0, len(paths), IMAGES_AT_ONCE):
-            inputs: list[tuple[Path, NetworkInput]] = []
-            for path in paths[start : start + IMAGES_AT_ONCE]:
-                if network_input := _preprocess(predictor, path, options, sheet_names):
-                    inputs.append((path, network_input))
-                progress.update()
-            predictions = predictor.predict_preprocessed([network_input for _, network_input in inputs])
-            for (path, _), prediction in zip(inputs, predictions, strict=True):
-                progress.write(table.line(path, prediction))
-                labelled.append(Labelled(path, prediction))
+    for path in paths:
+        try:
+            image, network_input = predictor.preprocess(path, options.ink)
+        except ImageError as error:
+            print_stderr(f"error: {error}")
+            continue
+        if options.save_inputs:
+            save_contact_sheet(options.save_inputs, path.name, sheet_names, draw_contact_sheet(image, network_input))
+        (prediction,) = predictor.predict_preprocessed([network_input])
+        print(table.line(path, prediction), flush=True)
+        labelled.append(Labelled(path, prediction))
     return labelled, len(errors) + len(paths) - len(labelled)
-
-
-def _preprocess(
-    predictor: "Predictor", path: Path, options: argparse.Namespace, sheet_names: set[str]
-) -> "NetworkInput | None":
-    """Return what the network sees of an image, or None after printing why it cannot be read."""
-    from mnist_lightning.inference.predict.contact_sheet import draw_contact_sheet, save_contact_sheet
-
-    try:
-        image, network_input = predictor.preprocess(path, options.ink)
-    except ImageError as error:
-        _print_error(error)
-        return None
-    if options.save_inputs:
-        save_contact_sheet(options.save_inputs, path.name, sheet_names, draw_contact_sheet(image, network_input))
-    return network_input
 
 
 def _print_network(path: Path, epoch: int, unsure_below: float) -> None:
     print(f"network: {printable(str(path))}, epoch {epoch}; unsure below {unsure_below:.2f}")
-
-
-def _print_error(error: ImageError) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(f"error: {error}", file=sys.stderr)

@@ -3,30 +3,20 @@
 Knows nothing of files and formats: a subclass reads them.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
 from mnist_lightning.console import printable
 from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.image_schema import ImageSchema
 from mnist_lightning.data.loader import BatchLoader, RowLoader
+from mnist_lightning.data.samples import Samples
 from mnist_lightning.errors import ConfigError, require_at_least
 
 if TYPE_CHECKING:
     from mnist_lightning.data.table.encoder import TableSchema
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The samples of one split, among all samples of the file that holds them."""
-
-    inputs: Tensor  # uint8 (N, H, W) or (N, H, W, 3), the pixels of images; float32 (N, F), the rows of a table
-    labels: Tensor  # int64 (N,)
-    indices: Tensor  # int64 (M,), the samples of the split, in file order
 
 
 class ClassificationDataModule(LightningDataModule):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_lightning.console import printable
-from mnist_lightning.data.datamodule import ClassificationDataModule, Samples
+from mnist_lightning.data.datamodule import ClassificationDataModule
+from mnist_lightning.data.samples import Samples
 from mnist_lightning.data.splits import TrainingSource
 from mnist_lightning.errors import ConfigError, DatasetError, UserError
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
-from mnist_lightning.data.loader import as_images, normalise
+from mnist_lightning.data.pixels import as_images, normalise
 
 # From uint8 images (N, H, W) or, in colour, (N, H, W, 3) to float32 logits and probabilities (N, classes).
 Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]

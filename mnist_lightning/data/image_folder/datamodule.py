@@ -10,12 +10,12 @@ from torch import Tensor
 
 from mnist_lightning.console import listed, printable
 from mnist_lightning.data.augmentation import Augmentation
-from mnist_lightning.data.datamodule import Samples
 from mnist_lightning.data.image_folder import duplicates
 from mnist_lightning.data.image_folder.cache import IMAGES, Decoded, cache_folder, decode, read_decoded
 from mnist_lightning.data.image_folder.index import UNSPLIT, ClassFolders, Indices, is_text, read_class_folders
 from mnist_lightning.data.image_schema import LEAST_SIDE, MOST_SIDE, ImageSchema, read_schema
 from mnist_lightning.data.own_data import OwnDataModule
+from mnist_lightning.data.samples import Samples
 from mnist_lightning.data.splits import TrainingSource
 from mnist_lightning.data.statistics import mean_and_std
 from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, UserError

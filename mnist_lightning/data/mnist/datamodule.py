@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from mnist_lightning.data.augmentation import Augmentation
-from mnist_lightning.data.datamodule import ClassificationDataModule, Samples
+from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.mnist import fetch
 from mnist_lightning.data.mnist.registry import DATASETS, DatasetName
+from mnist_lightning.data.samples import Samples
 from mnist_lightning.data.statistics import mean_and_std
 from mnist_lightning.errors import ConfigError, DatasetError, require_at_least
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from mnist_lightning.console import listed
-from mnist_lightning.data.datamodule import Samples
 from mnist_lightning.data.own_data import OwnDataModule
+from mnist_lightning.data.samples import Samples
 from mnist_lightning.data.splits import HELD_OUT, TrainingSource, stratified_split
 from mnist_lightning.data.table import reader
 from mnist_lightning.data.table.encoder import (

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.data.loader import denormalise
 from mnist_lightning.data.mnist import fetch
 from mnist_lightning.data.mnist.registry import (
     DATASETS,
@@ -26,6 +25,7 @@ from mnist_lightning.data.mnist.registry import (
     DatasetSource,
     RawFile,
 )
+from mnist_lightning.data.pixels import denormalise
 from mnist_lightning.errors import ConfigError, DatasetError
 from tests.conftest import skip_without_packages
 from tests.data.conftest import Serve

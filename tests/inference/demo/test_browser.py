@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from mnist_lightning import SimpleCNN
 from mnist_lightning.data.image_schema import MNIST_SCHEMA
-from mnist_lightning.data.loader import as_images, normalise
 from mnist_lightning.data.mnist import fetch, idx, registry
+from mnist_lightning.data.pixels import as_images, normalise
 from mnist_lightning.inference.demo.command import make_server
 from mnist_lightning.inference.demo.server import PageServer
 from mnist_lightning.inference.network import TrainedNetwork

@@ -21,7 +21,7 @@ from mnist_lightning.cli.lightning_cli import TrainerCLI
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.memory import keep_freed_memory
-from mnist_lightning.training.optim.factory import make_optimizer
+from mnist_lightning.training.optim.optimizer import make_optimizer
 
 PEAK_SIZE = 1024  # rows and columns of the matrices whose product measures the machine
 PREFETCHED = 6  # batches: two from each of two workers, and two to warm up

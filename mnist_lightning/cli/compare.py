@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mnist_lightning.console import CommandParser
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.evaluation.comparison import compare
+from mnist_lightning.evaluation.mcnemar import compare
 from mnist_lightning.evaluation.predictions import PREDICTIONS, Row, read_predictions
 from mnist_lightning.runs import run_folders
 

@@ -20,7 +20,7 @@ from mnist_lightning.data.table.datamodule import TabularDataModule
 from mnist_lightning.data.table.encoder import schema_from_plain
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs import run_folders
-from mnist_lightning.runs.verification import read_checkpoint
+from mnist_lightning.runs.checkpoint_verification import read_checkpoint
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.table_classifier import TableClassifier
 

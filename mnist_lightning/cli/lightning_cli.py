@@ -14,7 +14,7 @@ from mnist_lightning.cli.run_session import RunSession
 from mnist_lightning.cli.saved_config import SaveConfig
 from mnist_lightning.errors import ConfigError, UserError
 from mnist_lightning.models.class_path import resolve
-from mnist_lightning.runs import verification
+from mnist_lightning.runs import checkpoint_verification
 from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
 from mnist_lightning.training.callbacks.exact_resume import ExactResume
@@ -59,7 +59,7 @@ class TrainerCLI(OptionsCLI):
         options = self.config_init[self.command]
         if located := self.session.located:
             state_dict = self.model.network.state_dict()
-            verification.check_weights(located.path, self.session.checkpoint, state_dict)
+            checkpoint_verification.check_weights(located.path, self.session.checkpoint, state_dict)
             self.session.repair()
         if self.command == "fit":
             callbacks = [] if options.trainer.fast_dev_run else self._fit_callbacks(options)

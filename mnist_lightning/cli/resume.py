@@ -13,8 +13,8 @@ from mnist_lightning.cli.saved_config import Change, changes, options_before, sa
 from mnist_lightning.console import printable
 from mnist_lightning.data.mnist.registry import trained_on
 from mnist_lightning.errors import CheckpointError, ConfigError
+from mnist_lightning.runs.checkpoint_verification import check_resumable
 from mnist_lightning.runs.run_folders import Located
-from mnist_lightning.runs.verification import check_resumable
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.distributed import is_first

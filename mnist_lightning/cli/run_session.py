@@ -6,7 +6,7 @@ from typing import Any
 from filelock import FileLock
 
 from mnist_lightning.runs import run_folders
-from mnist_lightning.runs.verification import read_checkpoint
+from mnist_lightning.runs.checkpoint_verification import read_checkpoint
 from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
 from mnist_lightning.training.checkpoint_io import repair
 from mnist_lightning.training.distributed import is_first

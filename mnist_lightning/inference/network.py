@@ -16,7 +16,7 @@ from mnist_lightning.evaluation.calibration import UNCALIBRATED, Calibration
 from mnist_lightning.inference.pixel_network import PixelNetwork
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.models.mlp import MLP
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import checkpoint_verification, run_folders
 
 SchemaT = TypeVar("SchemaT", ImageSchema, TableSchema)
 
@@ -87,7 +87,7 @@ def load_table_network(reference: str = "best", root: Path = Path()) -> TrainedN
 
 def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[SchemaT]:
     located = run_folders.locate(reference, root)
-    checkpoint = verification.read_checkpoint(located.path)
+    checkpoint = checkpoint_verification.read_checkpoint(located.path)
     schema = schema_from_plain(checkpoint.get("inputs")) or read_schema(checkpoint)
     if schema is None:
         raise CheckpointError(
@@ -101,8 +101,10 @@ def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[Sch
             else f"{located.path} was not trained on a table: it cannot label the rows of a .csv file"
         )
     network = _build(schema, checkpoint["state_dict"])
-    verification.check_weights(located.path, checkpoint, network.state_dict())
-    weights = {name: checkpoint["state_dict"][verification.NETWORK_PREFIX + name] for name in network.state_dict()}
+    checkpoint_verification.check_weights(located.path, checkpoint, network.state_dict())
+    weights = {
+        name: checkpoint["state_dict"][checkpoint_verification.NETWORK_PREFIX + name] for name in network.state_dict()
+    }
     network.to_empty(device="cpu").load_state_dict(weights)
     options = checkpoint.get("datamodule_hyper_parameters")
     data_dir = options.get("data_dir") if isinstance(options, dict) else None

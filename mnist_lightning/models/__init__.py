@@ -1,1 +1,1 @@
-"""Networks. They need torch only, and know nothing of data or training."""
+"""Networks in torch, and building one from a class path. They know nothing of data or training."""

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from mnist_lightning import atomic_write
 from mnist_lightning.console import print_stderr
 from mnist_lightning.errors import CheckpointError, ConfigError, StorageError
+from mnist_lightning.runs.checkpoint_verification import matches, read_entries
 from mnist_lightning.runs.manifest import BEST, LAST, Entry, by_rank
-from mnist_lightning.runs.verification import matches, read_entries
 
 LOGS, CHECKPOINTS = "lightning_logs", "checkpoints"
 VERSION = "version_(0|[1-9][0-9]{0,17})"  # the name of a run's folders

@@ -18,8 +18,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from mnist_lightning.atomic_write import replace_file, written_beside
 from mnist_lightning.errors import CheckpointError, DivergenceError, StorageError
 from mnist_lightning.runs import run_folders
+from mnist_lightning.runs.checkpoint_verification import matches, read_checkpoint, read_entries, sha256
 from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
-from mnist_lightning.runs.verification import matches, read_checkpoint, read_entries, sha256
 
 
 class DurableCheckpointIO(TorchCheckpointIO):

@@ -24,7 +24,8 @@ from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import build, class_path_of, with_arguments
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
-from mnist_lightning.training.optim.factory import check_options, make_lr_scheduler, make_optimizer
+from mnist_lightning.training.optim.optimizer import check_options, make_optimizer
+from mnist_lightning.training.optim.schedule import make_lr_scheduler
 
 
 class Classifier(LightningModule):

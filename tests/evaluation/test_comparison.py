@@ -2,7 +2,7 @@ from math import isclose
 
 import pytest
 
-from mnist_lightning.evaluation.comparison import Comparison, compare
+from mnist_lightning.evaluation.mcnemar import Comparison, compare
 from mnist_lightning.evaluation.predictions import Row
 
 

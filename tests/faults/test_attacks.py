@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from mnist_lightning import SimpleCNN
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import checkpoint_verification, run_folders
 from mnist_lightning.runs.manifest import Entry, manifest_text
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command
@@ -288,7 +288,7 @@ def test_an_attack_is_refused_by_every_way_in_and_runs_nothing(
         logs.mkdir(parents=True)
         (logs / "config.yaml").write_text("seed_everything: 0\n")
     if "manifest of" in manifest or "forged" in manifest:
-        digest = verification.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
+        digest = checkpoint_verification.sha256(tmp_path / RUN / "last.ckpt") if "forged" in manifest else "0" * 64
         entry = Entry("epoch=00.ckpt", digest, 0, 7, {"val_acc": 0.9, "val_loss": 0.1})
         (tmp_path / RUN / "manifest.json").write_text(manifest_text([entry]))
     # With small data, so that a command that is not refused ends soon.
@@ -384,4 +384,4 @@ def test_a_folder_or_pipe_beside_good_checkpoints_does_not_stop_the_program(
     NO_FILES[kind](run.checkpoints / name)
     with unharmed(tmp_path):
         for found in (run.best(), run.last()):
-            assert_same(verification.read_checkpoint(found), content)
+            assert_same(checkpoint_verification.read_checkpoint(found), content)

@@ -10,7 +10,7 @@ import torch
 
 from mnist_lightning import SimpleCNN
 from mnist_lightning.errors import CheckpointError
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import checkpoint_verification, run_folders
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.trials import TRIALS
 from tests.training.bits import assert_same
@@ -43,7 +43,7 @@ def outside(tmp_path: Path) -> Path:
 def refused(path: Path) -> bool:
     """Return whether a file is refused, in a line that names it; other errors are raised."""
     try:
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
     except CheckpointError as error:
         reason = str(error)
     else:
@@ -69,7 +69,7 @@ def structure(path: Path) -> Sequence[int]:
 def flip(path: Path, outside: Path, trials: int) -> None:
     """Flip one to eight bytes, in every second trial outside tensors only, with and without a manifest."""
     draw = random.Random(0)
-    data, original, places = path.read_bytes(), verification.read_checkpoint(path), structure(path)
+    data, original, places = path.read_bytes(), checkpoint_verification.read_checkpoint(path), structure(path)
     accepted = 0
     for trial in range(trials):
         damaged = bytearray(data)
@@ -80,7 +80,7 @@ def flip(path: Path, outside: Path, trials: int) -> None:
         outside.write_bytes(damaged)
         if not refused(outside):
             accepted += 1
-            assert_same(verification.read_checkpoint(outside), original, f"trial {trial}")
+            assert_same(checkpoint_verification.read_checkpoint(outside), original, f"trial {trial}")
     assert accepted < trials / 2, "a file that is in no manifest has unused bytes, but few"
 
 
@@ -155,11 +155,11 @@ def mutate_pickles(path: Path, outside: Path, trials: int) -> None:
         forge(outside, change)
         if refused(outside):
             continue
-        checkpoint = verification.read_checkpoint(outside)
+        checkpoint = checkpoint_verification.read_checkpoint(outside)
         with pytest.raises(CheckpointError):  # it contains no training state
-            verification.check_resumable(outside, checkpoint)
+            checkpoint_verification.check_resumable(outside, checkpoint)
         with pytest.raises(CheckpointError):  # nor all weights of a network
-            verification.check_weights(outside, checkpoint, SimpleCNN().state_dict())
+            checkpoint_verification.check_weights(outside, checkpoint, SimpleCNN().state_dict())
 
 
 def test_a_forged_pickle_raises_nothing_else(small: Path, outside: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import checkpoint_verification, run_folders
 from tests.conftest import Command
 from tests.faults.disks import mount
 from tests.training.conftest import read_events
@@ -46,14 +46,15 @@ def test_a_training_resumes_exactly_after_its_log_disk_was_full(
     epochs = [entry.epoch for entry in run.entries()]
     assert epochs == list(range(len(epochs)))
     assert 1 <= len(epochs) < EPOCHS
-    assert all(verification.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
+    assert all(checkpoint_verification.read_checkpoint(run.checkpoints / entry.file) for entry in run.entries())
 
     grow()
     assert command("fit", "--ckpt_path", "last").code == 0
     assert fit(*options).code == 0
     unbroken = run_folders.Run(tmp_path, 1)
     resumed_weights, weights = (
-        verification.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"] for each in (run, unbroken)
+        checkpoint_verification.read_checkpoint(each.checkpoints / "last.ckpt")["state_dict"]
+        for each in (run, unbroken)
     )
     assert all(torch.equal(resumed_weights[name], value) for name, value in weights.items())
     assert points(run) == points(unbroken)

@@ -19,7 +19,7 @@ import torch
 
 from mnist_lightning.atomic_write import remove_parts
 from mnist_lightning.errors import StorageError
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import checkpoint_verification, run_folders
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.faults.disks import mount
 from tests.faults.trials import TRIALS
@@ -42,7 +42,7 @@ def save(run: run_folders.Run, epoch: int, size: int = 1000) -> None:
 
 def epoch_of(path: Path) -> int:
     """The epoch of a checkpoint that verifies and whose weights are those of that epoch."""
-    checkpoint = verification.read_checkpoint(path)
+    checkpoint = checkpoint_verification.read_checkpoint(path)
     epoch: int = checkpoint["epoch"]
     assert checkpoint["state_dict"]["network.fc1.weight"].eq(epoch).all()
     return epoch

@@ -104,14 +104,14 @@ def _export(options: argparse.Namespace) -> None:
 
 def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> dict[str, str]:
     """Return the metadata of the file; all values are strings, with lists and mappings as JSON."""
-    from mnist_lightning.runs import verification
+    from mnist_lightning.runs import checkpoint_verification
 
     metadata = {
         "class_names": json.dumps(trained.schema.class_names),
         "pixel_mean": repr(trained.schema.mean),
         "pixel_std": repr(trained.schema.std),
         "temperature": repr(trained.calibration.temperature),
-        "checkpoint_sha256": verification.sha256(trained.path),
+        "checkpoint_sha256": checkpoint_verification.sha256(trained.path),
         "epoch": str(trained.epoch),
         "made_by": f"mnist-lightning {version('mnist-lightning')}",
     }
@@ -122,5 +122,7 @@ def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> 
     elif data_dir:
         files = {file.name: data_dir / trained.dataset.folder / "raw" / file.name for file in trained.dataset.files}
         if all(path.is_file() for path in files.values()):
-            metadata["data_sha256"] = json.dumps({name: verification.sha256(path) for name, path in files.items()})
+            metadata["data_sha256"] = json.dumps(
+                {name: checkpoint_verification.sha256(path) for name, path in files.items()}
+            )
     return metadata

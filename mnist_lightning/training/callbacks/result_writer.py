@@ -21,8 +21,8 @@ from mnist_lightning.evaluation.calibration import from_checkpoint
 from mnist_lightning.evaluation.metrics import Score, describe_accuracy, wilson_interval
 from mnist_lightning.evaluation.predictions import PREDICTIONS
 from mnist_lightning.evaluation.report import Report, render
+from mnist_lightning.runs.checkpoint_verification import sha256
 from mnist_lightning.runs.run_folders import Located
-from mnist_lightning.runs.verification import sha256
 from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.classifier import Classifier

@@ -1,6 +1,41 @@
-"""Learning-rate schedules as closed forms of the step."""
+"""Learning-rate schedules: any of torch's, and two closed forms of the step with a warm-up."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from mnist_lightning.errors import ConfigError
+from mnist_lightning.models.class_path import build, with_arguments
+
+
+def make_lr_scheduler(
+    optimizer: Optimizer, options: Mapping[str, Any], count_steps: Callable[[], float]
+) -> LRScheduler | ReduceLROnPlateau:
+    """Return the learning-rate schedule of an optimizer.
+
+    Args:
+        optimizer: The optimizer.
+        options: Hyper-parameters, as `Classifier` has them.
+        count_steps: Returns the number of optimizer steps of the whole training.
+
+    Raises:
+        ConfigError: If the schedule needs the number of steps, and the training has no end.
+    """
+    schedule: Any = options["lr_scheduler"]
+    if schedule == "plateau":
+        factor, patience = options["plateau_factor"], options["plateau_patience"]
+        return ReduceLROnPlateau(optimizer, mode="min", factor=factor, patience=patience)
+    if not isinstance(schedule, str):
+        if schedule["init_args"].get("total_steps", 0) is None:  # of OneCycleLR, for example
+            schedule = with_arguments(schedule, {"total_steps": count_steps()})
+        return build(schedule, object, optimizer)  # type: ignore[return-value]  # schedules have no common base class
+    total, warmup = count_steps(), options["warmup"]
+    if not 0 < total < math.inf:
+        raise ConfigError("model.lr_scheduler needs to know the last step: set trainer.max_epochs or trainer.max_steps")
+    return LambdaLR(optimizer, lambda step: lr_factor((step + 1) / (total + 1), schedule=schedule, warmup=warmup))
 
 
 def lr_factor(progress: float, *, schedule: str, warmup: float) -> float:

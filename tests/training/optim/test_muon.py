@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from mnist_lightning import Classifier, SimpleCNN
-from mnist_lightning.training.optim.factory import make_optimizer
 from mnist_lightning.training.optim.muon import ITERATIONS, QUINTIC, Muon, orthogonal
+from mnist_lightning.training.optim.optimizer import make_optimizer
 
 
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (30, 30)])

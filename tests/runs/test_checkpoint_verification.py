@@ -8,7 +8,7 @@ import torch
 
 from mnist_lightning import SimpleCNN
 from mnist_lightning.errors import CheckpointError
-from mnist_lightning.runs import run_folders, verification
+from mnist_lightning.runs import checkpoint_verification, run_folders
 from tests.runs.test_run_folders import flip_byte, make_checkpoint, save
 
 
@@ -29,10 +29,10 @@ def test_a_checkpoint_cannot_run_code_whatever_the_environment_says(
     path, canary = tmp_path / "attack.ckpt", tmp_path / "canary"
     torch.save({"state_dict": {}, "global_step": 1, "x": Payload(canary)}, path)
     with pytest.raises(CheckpointError, match="corrupted or contains more than plain values"):
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
     path.write_bytes(pickle.dumps(Payload(canary)))
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
     assert not canary.exists()
 
 
@@ -41,10 +41,10 @@ def test_a_single_flipped_byte_is_found(tmp_path: Path, listed: bool) -> None:
     path = save(run_folders.create(tmp_path), 0, val_acc=0.9, val_loss=0.1)
     if not listed:
         path = path.rename(tmp_path / "copy.ckpt")
-    verification.read_checkpoint(path)
+    checkpoint_verification.read_checkpoint(path)
     flip_byte(path)
     with pytest.raises(CheckpointError, match="corrupted"):
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
 
 
 def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(2**30 + 1)  # a sparse file, which takes no space on the disk
     with pytest.raises(CheckpointError, match="at most 1,073,741,824 are read"):
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])
@@ -63,7 +63,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "short.ckpt"
     path.write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
     with pytest.raises(CheckpointError, match="not a checkpoint, or is corrupted"):
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_a_trained_checkpoint_is_refused(
     path = tmp_path / "other.ckpt"
     torch.save(make_checkpoint() | change, path)
     with pytest.raises(CheckpointError, match=reason):
-        verification.read_checkpoint(path)
+        checkpoint_verification.read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_weights_of_another_network_are_refused(name: str, value: torch.Tensor |
     weights = {f"network.{key}": tensor for key, tensor in SimpleCNN().state_dict().items()} | {name: value}
     checkpoint = {"state_dict": {key: tensor for key, tensor in weights.items() if tensor is not None}}
     with pytest.raises(CheckpointError, match=reason):
-        verification.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())
+        checkpoint_verification.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())
 
 
 def test_a_checkpoint_without_training_state_is_not_resumed() -> None:
@@ -103,9 +103,9 @@ def test_a_checkpoint_without_training_state_is_not_resumed() -> None:
         "pytorch-lightning_version": "2.6.6", "optimizer_states": [], "lr_schedulers": [], "callbacks": {}, "loops": {},
     }  # fmt: skip
     checkpoint = make_checkpoint() | state
-    verification.check_resumable(Path("x.ckpt"), checkpoint)
+    checkpoint_verification.check_resumable(Path("x.ckpt"), checkpoint)
     for key in state:
         without = {name: value for name, value in checkpoint.items() if name != key}
         for incomplete in (without, checkpoint | {key: None}):
             with pytest.raises(CheckpointError, match=f"x.ckpt can be scored but not resumed: .*{key} is missing"):
-                verification.check_resumable(Path("x.ckpt"), incomplete)
+                checkpoint_verification.check_resumable(Path("x.ckpt"), incomplete)

@@ -30,9 +30,6 @@ class ClassificationDataModule(LightningDataModule):
         split_seed: Seed of the random split, at least 0.
         seed: Seed of the order of training samples and of their augmentation, at least 0.
         augmentation: How far training images are distorted.
-
-    Raises:
-        ConfigError: If a number is out of range.
     """
 
     noun = "images"  # what messages call the samples
@@ -69,11 +66,7 @@ class ClassificationDataModule(LightningDataModule):
         raise NotImplementedError
 
     def restore(self, inputs: object) -> None:
-        """Take the schema of a trained network instead of computing it from the data.
-
-        Args:
-            inputs: The entry `inputs` of the checkpoint.
-        """
+        """Take the schema of a trained network, the entry `inputs` of its checkpoint, instead of computing it."""
         raise NotImplementedError
 
     def samples(self, split: str) -> Samples:

@@ -47,9 +47,6 @@ class PictureFolderDataModule(OwnDataModule):
         flip: Probability of mirroring a training image left to right, in [0, 1); 0.5 if left and right do not matter.
         seed: Seed of the order of training images and of their augmentation, at least 0. The command line sets it to
             `seed_everything`.
-
-    Raises:
-        ConfigError: If the folder is not named or contains `data_dir`, or a number is out of range.
     """
 
     def __init__(
@@ -122,15 +119,7 @@ class PictureFolderDataModule(OwnDataModule):
         return [self.cache / IMAGES]
 
     def restore(self, inputs: object) -> None:
-        """Take the schema of a trained network instead of computing it from the images.
-
-        Args:
-            inputs: The entry `inputs` of its checkpoint.
-
-        Raises:
-            CheckpointError: If the network was not trained on a folder of images.
-            ConfigError: If its images had another size or number of channels.
-        """
+        """Take the schema of a trained network, whose images must have had the same size and number of channels."""
         schema = read_schema({"inputs": inputs})
         if schema is None or schema.origin is None:
             raise CheckpointError("the checkpoint was not trained on a folder of images")

@@ -47,9 +47,6 @@ class MNISTDataModule(ClassificationDataModule):
         elastic: Standard deviation, in pixels, of a smooth random bending of training images, at least 0.
         seed: Seed of the order of training images and of their augmentation, at least 0. The command line sets it to
             `seed_everything`.
-
-    Raises:
-        ConfigError: If a number is out of range, or the data set is unknown.
     """
 
     def __init__(
@@ -101,11 +98,7 @@ class MNISTDataModule(ClassificationDataModule):
         return [self.folder / file.name for file in self.dataset.files]
 
     def restore(self, inputs: object) -> None:
-        """Normalise the images as a trained network expects them, if its classes are those of this data set.
-
-        Args:
-            inputs: The entry `inputs` of its checkpoint.
-        """
+        """Normalise the images as a trained network expects them, if its classes are those of this data set."""
         schema = read_schema({"inputs": inputs})
         if schema and schema.class_names == self.dataset.class_names:
             self._schema = schema
@@ -125,11 +118,7 @@ class MNISTDataModule(ClassificationDataModule):
             self._splits["test"] = Samples(images, labels, torch.arange(len(labels)))
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return int64 indices of the training and the validation images among `count`, each in ascending order.
-
-        Raises:
-            ConfigError: If validation would leave no image to train on.
-        """
+        """Return int64 indices of the training and the validation images among `count`, each in ascending order."""
         if self.val_size >= count:
             raise ConfigError(
                 f"data.val_size must be in [0, {count - 1}], got {self.val_size}: the training file has {count} images"

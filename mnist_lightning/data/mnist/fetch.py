@@ -207,7 +207,7 @@ def _is_own(path: Path, file: RawFile) -> bool:
         found = _raw_or_packed(path)
         shape = _shape(found, file)
         size = path.stat().st_size if found == path else idx.file_size(shape, file.item_type)
-    except (DatasetError, FileNotFoundError):  # missing, damaged, or just kept aside by another process
+    except (DatasetError, OSError):  # missing, damaged, or just kept aside by another process
         return False
     return shape != file.shape and size != file.size
 
@@ -240,10 +240,8 @@ def _raw_or_packed(path: Path) -> Path:
 
 
 def _shape(path: Path, file: RawFile) -> tuple[int, ...]:
-    if path.suffix != ".gz":
-        return idx.read_header(path, file.item_type)
     try:
-        with gzip.open(path) as unpacked:
-            return idx.parse_header(unpacked, path, file.item_type)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as content:
+            return idx.parse_header(content, path, file.item_type)
     except NOT_GZIP as error:
         raise DatasetError(f"{path}: not a complete gzip file: {error}") from error

@@ -41,12 +41,6 @@ def file_size(shape: tuple[int, ...], item_type: int = UNSIGNED_BYTE) -> int:
     return _header_size(shape) + math.prod(shape) * ITEMS[item_type][0].itemsize
 
 
-def read_header(path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
-    """Return the dimensions in the header of a file, without reading the items."""
-    with _opened(path) as file:
-        return parse_header(file, path, item_type)
-
-
 def parse_header(file: BufferedIOBase, path: StrPath, item_type: int = UNSIGNED_BYTE) -> tuple[int, ...]:
     """Return the dimensions at the start of an open, possibly compressed file; messages name it `path`."""
     magic = file.read(4)

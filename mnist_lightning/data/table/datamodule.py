@@ -49,9 +49,6 @@ class TabularDataModule(OwnDataModule):
         test_csv_file: A table to test on, whole; null holds out 15 % of `csv_file`.
         split_seed: Seed of the random split, at least 0; keep it fixed to compare runs on the same rows.
         seed: Seed of the order of training rows, at least 0. The command line sets it to `seed_everything`.
-
-    Raises:
-        ConfigError: If the file or the target is not named, or a number is out of range.
     """
 
     noun = "rows"
@@ -99,15 +96,7 @@ class TabularDataModule(OwnDataModule):
         return [self.path, *(Path(file) for file in self.given_files.values() if file)]
 
     def restore(self, inputs: object) -> None:
-        """Take the schema of a trained network instead of computing it from the training rows.
-
-        Args:
-            inputs: The entry `inputs` of its checkpoint.
-
-        Raises:
-            CheckpointError: If the network was not trained on a table.
-            ConfigError: If it takes other features than those asked for.
-        """
+        """Take the schema of a trained network, which must take the features asked for."""
         schema = schema_from_plain(inputs)
         if schema is None:
             raise CheckpointError("the checkpoint does not define the columns that its network takes")

@@ -111,9 +111,7 @@ def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) 
         texts: Those of them to read as text, whatever they hold.
 
     Raises:
-        ConfigError: If pandas is not installed.
-        DatasetError: If the file cannot be read, is not a table, has no rows, lacks a column, or holds a number that is
-            infinite or too large for float32.
+        DatasetError: If the file is not a table with these columns and rows, or a number is too large for float32.
     """
     header = read_header(path)
     check_columns(path, header, columns)

@@ -65,7 +65,7 @@ def test_write_makes_the_published_format(path: Path) -> None:
     array = random_array(6, 4, 3).transpose(2, 1, 0)  # not contiguous
     idx.write(path, array)
     assert path.read_bytes() == idx_bytes(array)
-    assert idx.read_header(path) == (3, 4, 6)
+    assert idx.read_images(path).shape == (3, 4, 6)
     assert idx.file_size((3, 4, 6)) == path.stat().st_size
 
 
@@ -144,7 +144,7 @@ def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> Non
     (tmp_path / "loop").symlink_to("loop")
     for name in ("fifo", "loop", "missing", "."):
         with pytest.raises(DatasetError, match=r"regular file|cannot be read"):
-            idx.read_header(tmp_path / name)
+            idx.read_images(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read any file")

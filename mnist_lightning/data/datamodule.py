@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningDataModule
 
-from mnist_lightning.console import printable
 from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.image_schema import ImageSchema
-from mnist_lightning.data.loader import BatchLoader, RowLoader
+from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.samples import Samples
 from mnist_lightning.errors import ConfigError, require_at_least
 
@@ -86,23 +85,10 @@ class ClassificationDataModule(LightningDataModule):
         return self._loader("test", self.schema.eval_batch_size)
 
     def _loader(self, split: str, batch_size: int, shuffle_seed: int | None = None) -> BatchLoader:
-        samples, schema = self.samples(split), self.schema
-        inputs, labels, indices = samples.inputs, samples.labels, samples.indices
-        if isinstance(schema, ImageSchema):
-            loader = BatchLoader(
-                inputs,
-                labels,
-                indices=indices,
-                batch_size=batch_size,
-                mean=schema.mean,
-                std=schema.std,
-                shuffle_seed=shuffle_seed,
-                augmentation=None if shuffle_seed is None else self.augmentation,
-            )
-        else:
-            loader = RowLoader(inputs, labels, indices=indices, batch_size=batch_size, shuffle_seed=shuffle_seed)
+        samples = self.samples(split)
+        loader = self._make_loader(samples, batch_size, shuffle_seed)
         if trainer := self.trainer:
-            batches = -(-len(indices) // batch_size)
+            batches = -(-len(samples.indices) // batch_size)
             if shuffle_seed is None and batches < trainer.world_size:  # every rank needs a batch
                 raise ConfigError(
                     f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} {self.noun} to "
@@ -112,6 +98,15 @@ class ClassificationDataModule(LightningDataModule):
             loader.device = trainer.strategy.root_device
         return loader
 
-    def _print(self, *lines: str) -> None:
-        if not self.trainer or self.trainer.is_global_zero:
-            print("\n".join(map(printable, lines)))
+    def _make_loader(self, samples: Samples, batch_size: int, shuffle_seed: int | None) -> BatchLoader:
+        assert isinstance(self.schema, ImageSchema)
+        return BatchLoader(
+            samples.inputs,
+            samples.labels,
+            indices=samples.indices,
+            batch_size=batch_size,
+            mean=self.schema.mean,
+            std=self.schema.std,
+            shuffle_seed=shuffle_seed,
+            augmentation=None if shuffle_seed is None else self.augmentation,
+        )

@@ -123,3 +123,7 @@ class OwnDataModule(ClassificationDataModule):
     def _description(self) -> list[str]:
         """Return what `fit` prints about the data, in lines."""
         raise NotImplementedError
+
+    def _print(self, *lines: str) -> None:
+        if not self.trainer or self.trainer.is_global_zero:
+            print("\n".join(map(printable, lines)))

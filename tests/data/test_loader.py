@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from mnist_lightning.data.augmentation import Augmentation
-from mnist_lightning.data.loader import BatchLoader, RowLoader
+from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.table.loader import RowLoader
 
 COUNT = 103
 

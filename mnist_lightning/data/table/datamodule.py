@@ -21,6 +21,7 @@ from mnist_lightning.data.table.encoder import (
     label_texts,
     schema_from_plain,
 )
+from mnist_lightning.data.table.loader import RowLoader
 from mnist_lightning.data.table.reader import Table
 from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, UserError
 
@@ -121,6 +122,15 @@ class TabularDataModule(OwnDataModule):
                 return None
             self._splits["train"] = self._cut(Path(source.path), self.schema.target, source)["train"]
         return self.samples("train")
+
+    def _make_loader(self, samples: Samples, batch_size: int, shuffle_seed: int | None) -> RowLoader:
+        return RowLoader(
+            samples.inputs,
+            samples.labels,
+            indices=samples.indices,
+            batch_size=batch_size,
+            shuffle_seed=shuffle_seed,
+        )
 
     def _source(self) -> TrainingSource:
         if not self.path.is_file():

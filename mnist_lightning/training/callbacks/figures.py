@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lightning.data.loader import Batch, BatchLoader, RowLoader
+from mnist_lightning.data.loader import Batch, BatchLoader
 from mnist_lightning.data.pixels import denormalise
+from mnist_lightning.data.table.loader import RowLoader
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import confusion_matrix, worst_samples
 from mnist_lightning.evaluation.predictions import Predictions

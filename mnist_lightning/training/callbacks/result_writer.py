@@ -12,8 +12,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.data.loader import Batch, BatchLoader, RowLoader
+from mnist_lightning.data.loader import Batch, BatchLoader
 from mnist_lightning.data.table.datamodule import TabularDataModule
+from mnist_lightning.data.table.loader import RowLoader
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import Analysis, analyse
 from mnist_lightning.evaluation.baselines import logistic_regression, majority

@@ -11,23 +11,12 @@ from typing import TYPE_CHECKING
 
 from mnist_lightning.cli import exit_codes
 from mnist_lightning.cli.output import make_streams_safe, silence_libraries
-from mnist_lightning.cli.usage import HELP
+from mnist_lightning.cli.usage import COMMANDS, HELP, OWN_COMMANDS
 from mnist_lightning.console import did_you_mean
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
-COMMANDS = ("fit", "validate", "test")
-# The other commands, each with the module whose `main` runs it.
-OWN_COMMANDS = {
-    "compare": "mnist_lightning.cli.compare",
-    "demo": "mnist_lightning.inference.demo.command",
-    "doctor": "mnist_lightning.cli.doctor",
-    "export": "mnist_lightning.inference.export.command",
-    "predict": "mnist_lightning.inference.predict.command",
-    "repeat": "mnist_lightning.tuning.repeat",
-    "sweep": "mnist_lightning.tuning.sweep",
-}
 HELP_FLAGS = {"-h", "--help"}
 
 

@@ -1,4 +1,4 @@
-"""The text of `python -m mnist_lightning --help`."""
+"""The commands, and the text of `python -m mnist_lightning --help`."""
 
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
@@ -33,3 +33,15 @@ examples:
   python -m mnist_lightning export --format onnx
   tensorboard --logdir lightning_logs
 """
+
+COMMANDS = ("fit", "validate", "test")
+# The other commands, each with the module whose `main` runs it.
+OWN_COMMANDS = {
+    "compare": "mnist_lightning.cli.compare",
+    "demo": "mnist_lightning.inference.demo.command",
+    "doctor": "mnist_lightning.cli.doctor",
+    "export": "mnist_lightning.inference.export.command",
+    "predict": "mnist_lightning.inference.predict.command",
+    "repeat": "mnist_lightning.tuning.repeat",
+    "sweep": "mnist_lightning.tuning.sweep",
+}

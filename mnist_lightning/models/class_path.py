@@ -14,6 +14,9 @@ T = TypeVar("T")
 ClassPath = dict[str, Any]  # {"class_path": "torchvision.models.resnet18", "init_args": {"progress": False}}
 
 
+_given: dict[str, Callable[..., Any]] = {}  # what was given to `class_path_of`: it need not be importable
+
+
 def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
     """Return the path and the arguments of a class, of a function, or of a `functools.partial` of one.
 
@@ -34,7 +37,9 @@ def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
     arguments: dict[str, Any] | None = dict(target.keywords) if isinstance(target, partial) else {}
     if not hasattr(function, "__qualname__"):
         function, arguments = type(function), None
-    return {"class_path": f"{function.__module__}.{function.__qualname__}", "init_args": arguments}
+    path = f"{function.__module__}.{function.__qualname__}"
+    _given[path] = function
+    return {"class_path": path, "init_args": arguments}
 
 
 def resolve(class_path: Mapping[str, Any]) -> Callable[..., Any]:
@@ -44,6 +49,8 @@ def resolve(class_path: Mapping[str, Any]) -> Callable[..., Any]:
         ConfigError: If it cannot be imported.
     """
     path: str = class_path["class_path"]
+    if path in _given:
+        return _given[path]
     module, _, name = path.rpartition(".")
     try:
         target: Callable[..., Any] = getattr(import_module(module), name)

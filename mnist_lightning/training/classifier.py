@@ -6,7 +6,6 @@ What makes a resumed run exact is in `callbacks/exact_resume.py`; nothing here d
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -21,8 +20,8 @@ from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.loader import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
-from mnist_lightning.models.class_path import build, class_path_of, with_arguments
-from mnist_lightning.models.cnn import SimpleCNN
+from mnist_lightning.models.class_path import class_path_of
+from mnist_lightning.models.network import make_network
 from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
 from mnist_lightning.training.optim.optimizer import check_options, make_optimizer
 from mnist_lightning.training.optim.schedule import make_lr_scheduler
@@ -96,29 +95,11 @@ class Classifier(LightningModule):
             }
         )
         check_options(self.hparams)
-        self.network = network if isinstance(network, nn.Module) else self.make_network()
+        self.network = network if isinstance(network, nn.Module) else make_network(self.hparams)
         shape = (in_features,) if in_features else (in_channels, image_size, image_size)
         self.example_input_array: Tensor = torch.zeros(1, *shape)
         self.train_metric, self.val_metric, self.test_metric = (LossAndAccuracy() for _ in range(3))
         self.score: Score | None = None  # of the last evaluation that ended
-
-    def make_network(self) -> nn.Module:
-        """Return the network that the hyper-parameters describe.
-
-        Raises:
-            ConfigError: If its class cannot be used, or an argument is out of range.
-        """
-        names = ("num_classes", "in_channels", "image_size", "in_features")
-        determined = {name: self.hparams[name] for name in names if self.hparams[name] is not None}
-        if self.hparams["network"] is not None:
-            self.hparams["network"] = with_arguments(self.hparams["network"], determined)
-            return build(self.hparams["network"], nn.Module)
-        try:
-            return SimpleCNN(**{name: self.hparams[name] for name in signature(SimpleCNN).parameters}).to(
-                memory_format=torch.channels_last
-            )
-        except ValueError as error:
-            raise ConfigError(f"model.{error}") from None
 
     def setup(self, stage: str) -> None:
         """Check that the network has an output for each class of the data."""

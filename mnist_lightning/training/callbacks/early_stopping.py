@@ -5,7 +5,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.errors import ConfigError, require_at_least
 
 
 class EarlyStopping(lightning_callbacks.EarlyStopping):
@@ -27,8 +27,7 @@ class EarlyStopping(lightning_callbacks.EarlyStopping):
         mode: Literal["min", "max"] = "min",
         enabled: bool = True,
     ) -> None:
-        if patience < 1:
-            raise ConfigError(f"early_stopping.patience must be at least 1, got {patience}; 3 is usual")
+        require_at_least(1, "early_stopping.patience", patience)
         if not min_delta >= 0:
             raise ConfigError(f"early_stopping.min_delta must be at least 0, got {min_delta}")
         super().__init__(monitor=monitor, min_delta=min_delta, patience=patience, mode=mode)

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from mnist_lightning.errors import ConfigError
+from mnist_lightning.errors import ConfigError, require_at_least
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.lightning_patches import validation_is_due
 from mnist_lightning.training.save_requests import SaveRequests
@@ -30,10 +30,8 @@ class RunCheckpoint(ModelCheckpoint):
     def __init__(
         self, every_n_epochs: int = 1, every_n_steps: int | None = None, every_n_minutes: float | None = None
     ) -> None:
-        if every_n_epochs < 1:
-            raise ConfigError(f"checkpoint.every_n_epochs must be at least 1, got {every_n_epochs}")
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ConfigError(f"checkpoint.every_n_steps must be at least 1, got {every_n_steps}")
+        require_at_least(1, "checkpoint.every_n_epochs", every_n_epochs)
+        require_at_least(1, "checkpoint.every_n_steps", 1 if every_n_steps is None else every_n_steps)
         if every_n_minutes is not None and not every_n_minutes > 0:
             raise ConfigError(f"checkpoint.every_n_minutes must be above 0, got {every_n_minutes}")
         super().__init__(
@@ -108,8 +106,6 @@ class RunCheckpoint(ModelCheckpoint):
         }
 
     def _save_step(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by the Trainer's constructor
-            return
         name = f"epoch={trainer.current_epoch:02d}-step={trainer.global_step:07d}.ckpt"
         trainer.save_checkpoint(Path(str(self.dirpath)) / name)
         self._after_save(trainer, step_files=2)

@@ -12,31 +12,17 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from mnist_lightning.console import CommandParser
 
 DISTRIBUTION = "mnist-lightning"
 NEEDED_BYTES = 200 * 10**6  # 22 checkpoints of a run of 20 epochs take 112 MB, MNIST takes 55 MB
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Args:
-        level: `fault` if the project cannot work as it should, `note` for what the user should know.
-        subject: What was checked.
-        text: What was found, and what to do about it.
-    """
-
-    level: Literal["ok", "note", "fault"]
-    subject: str
-    text: str
+# A line of the report: `ok`, `note` or `fault`; what was checked; what was found, and what to do about it.
+Finding = tuple[str, str, str]
 
 
 def main(args: list[str]) -> int:
@@ -52,9 +38,9 @@ def main(args: list[str]) -> int:
     )
     data_dir = parser.parse_args(args).data_dir
     faults = 0
-    for finding in chain(check_versions(), check_device(), check_data(data_dir), check_folders(data_dir)):
-        faults += finding.level == "fault"
-        print(f"{finding.level:5}  {finding.subject:17}  {finding.text}", flush=True)
+    for level, subject, text in chain(check_versions(), check_device(), check_data(data_dir), check_folders(data_dir)):
+        faults += level == "fault"
+        print(f"{level:5}  {subject:17}  {text}", flush=True)
     print(f"{faults} fault{'s' if faults > 1 else ''}" if faults else "no fault")
     return 1 if faults else 0
 
@@ -62,36 +48,28 @@ def main(args: list[str]) -> int:
 def check_versions() -> Iterator[Finding]:
     """Compare Python and each package with the bounds that this project sets; packages of its extras are optional."""
     from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
 
     try:
         about = metadata(DISTRIBUTION)
     except PackageNotFoundError:
-        yield Finding("fault", DISTRIBUTION, "not installed: run `pip install .` in its folder")
+        yield "fault", DISTRIBUTION, "not installed: run `pip install .` in its folder"
         return
-    python, allowed = platform.python_version(), about["Requires-Python"]
-    fits = SpecifierSet(allowed).contains(python, prereleases=True)
-    yield Finding(
-        "ok" if fits else "fault", "Python", python if fits else f"{python}, but this project needs {allowed}"
-    )
-    for requirement in map(Requirement, requires(DISTRIBUTION) or []):
-        name, marker = requirement.name, requirement.marker
-        needed = marker is None or marker.evaluate({"extra": ""})
-        extras = [
-            extra for extra in about.get_all("Provides-Extra") or [] if marker and marker.evaluate({"extra": extra})
-        ]
-        if not needed and extras in ([], ["test"]):  # for another system, or to develop this project
+    extras = ["", *(name for name in about.get_all("Provides-Extra") or [] if name != "test")]
+    python = Requirement(f"python{about['Requires-Python']}")
+    for requirement in (python, *map(Requirement, requires(DISTRIBUTION) or [])):
+        marker, name = requirement.marker, requirement.name
+        asking = [extra for extra in extras if marker is None or marker.evaluate({"extra": extra})]
+        if not asking:  # for another system, or to develop this project
             continue
         try:
-            installed = version(name)
+            installed = platform.python_version() if name == "python" else version(name)
+            fault = "" if requirement.specifier.contains(installed, prereleases=True) else f"{installed} does not fit"
         except PackageNotFoundError:
-            installed = "missing"
-        if installed != "missing" and requirement.specifier.contains(installed, prereleases=True):
-            yield Finding("ok", name, installed)
-            continue
-        wrong = installed if installed == "missing" else f"{installed} does not fit"
-        what = str(requirement).partition(";")[0] if needed else f"{DISTRIBUTION}[{extras[0]}]"
-        yield Finding("fault" if needed else "note", name, f"{wrong}: pip install '{what}'")
+            installed, fault = "", "missing"
+        what = f"{DISTRIBUTION}[{asking[0]}]" if asking[0] else str(requirement).partition(";")[0]
+        advice = f"this project needs {what}" if name == "python" else f"pip install '{what}'"
+        level = "ok" if not fault else "note" if asking[0] else "fault"
+        yield level, name, f"{fault}: {advice}" if fault else installed
 
 
 def check_device() -> Iterator[Finding]:
@@ -101,26 +79,26 @@ def check_device() -> Iterator[Finding]:
 
         from mnist_lightning.training.environment import device_name, native_precision
     except (ImportError, OSError) as error:  # OSError: a shared library that this machine cannot load
-        yield Finding("fault", "torch", f"cannot be imported: {' '.join(str(error).split())}")
+        yield "fault", "torch", f"cannot be imported: {' '.join(str(error).split())}"
         return
-    with warnings.catch_warnings(record=True) as caught:  # for example: the driver is too old for this torch
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():  # about a driver that is too old for this torch, for example
+        warnings.simplefilter("ignore")
         on_gpu = torch.cuda.is_available()
-    cuda = [device_name(torch.device("cuda", number)) for number in range(torch.cuda.device_count() if on_gpu else 0)]
-    if devices := cuda or ["mps"] * torch.backends.mps.is_available():
-        yield Finding("ok", "accelerator", ", ".join(devices))
-    elif caught or shutil.which("nvidia-smi"):
-        reason = " ".join(str(caught[0].message).split()) if caught else "is it a build for CPUs only?"
-        yield Finding("note", "accelerator", f"torch {torch.__version__} cannot use the GPU of this machine: {reason}")
+    devices = ["mps"] * torch.backends.mps.is_available()
+    if on_gpu:
+        devices = [device_name(torch.device("cuda", number)) for number in range(torch.cuda.device_count())]
+    if not devices and shutil.which("nvidia-smi"):
+        reason = "is it a build for CPUs only, or is the driver too old?"
+        yield "note", "accelerator", f"torch {torch.__version__} cannot use the GPU of this machine: {reason}"
     else:
-        yield Finding("ok", "accelerator", "none: training runs on the CPU")
+        yield "ok", "accelerator", ", ".join(devices) or "none: training runs on the CPU"
     threads = os.environ.get("OMP_NUM_THREADS")
     reason = f", because OMP_NUM_THREADS is {threads}" if threads else ""
     text = f"{device_name(torch.device('cpu'))} on {os.cpu_count()} cores{reason}"
-    yield Finding("note" if threads else "ok", "CPU", text)
+    yield "note" if threads else "ok", "CPU", text
     precision = native_precision(on_gpu=on_gpu)
     native = "native" if precision == "bf16-mixed" else "not native"
-    yield Finding("ok", "bfloat16", f"{native}: --trainer.precision auto means {precision}")
+    yield "ok", "bfloat16", f"{native}: --trainer.precision auto means {precision}"
 
 
 def check_data(data_dir: Path) -> Iterator[Finding]:
@@ -129,18 +107,16 @@ def check_data(data_dir: Path) -> Iterator[Finding]:
 
     folder, found = data_dir / MNIST.folder / "raw", 0
     for file in MNIST.files:
-        for path in (folder / file.name, folder / f"{file.name}.gz"):
-            if path.is_file():
-                found += 1
-                if _sha256(path) != file.sha256:
-                    yield Finding("note", "data", f"{path} is not the published file: your own, or damaged")
-                break
+        paths = [path for name in (file.name, f"{file.name}.gz") if (path := folder / name).is_file()]
+        found += bool(paths)
+        if paths and _sha256(paths[0]) != file.sha256:
+            yield "note", "data", f"{paths[0]} is not the published file: your own, or damaged"
     missing = "" if found == len(MNIST.files) else "; fit fetches the others, with or without a network"
-    yield Finding("note" if missing else "ok", "data", f"{folder} has {found} of {len(MNIST.files)} files{missing}")
+    yield "note" if missing else "ok", "data", f"{folder} has {found} of {len(MNIST.files)} files{missing}"
     assert MNIST.bundled
     damaged = [file.name for file in MNIST.files if _sha256(MNIST.bundled / f"{file.name}.gz") != file.sha256]
     text = f"{', '.join(damaged)}: damaged, install the package again" if damaged else "SHA-256 verified"
-    yield Finding("fault" if damaged else "ok", "bundled data", text)
+    yield "fault" if damaged else "ok", "bundled data", text
 
 
 def check_folders(data_dir: Path) -> Iterator[Finding]:
@@ -148,16 +124,13 @@ def check_folders(data_dir: Path) -> Iterator[Finding]:
     for folder in (Path("lightning_logs"), Path("checkpoints"), data_dir):
         place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         try:
-            with tempfile.TemporaryFile(dir=place):
-                pass
+            tempfile.TemporaryFile(dir=place).close()
         except OSError as error:
-            yield Finding("fault", "folder", f"{folder} cannot be written: {place.absolute()}: {error.strerror}")
+            yield "fault", "folder", f"{folder} cannot be written: {place.absolute()}: {error.strerror}"
             continue
         free = shutil.disk_usage(place).free
         needed = f"; 20 epochs and the data take {NEEDED_BYTES / 1e6:.0f} MB" if free < NEEDED_BYTES else ""
-        yield Finding(
-            "fault" if needed else "ok", "folder", f"{folder} can be written, {free / 1e6:,.0f} MB free{needed}"
-        )
+        yield "fault" if needed else "ok", "folder", f"{folder} can be written, {free / 1e6:,.0f} MB free{needed}"
 
 
 def _sha256(path: Path) -> str:

@@ -4,23 +4,16 @@ A message names what is wrong, where (file and line, or the option), and the nea
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from inspect import Parameter, signature
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, NoReturn
 
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_lightning.cli.data_kinds import PAIRS, DataKind
-from mnist_lightning.cli.safe_yaml import check_files, config_files, place_of
+from mnist_lightning.cli.safe_yaml import config_files, place_of, read_config
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
-from mnist_lightning.training.callbacks.figures import TensorBoardFigures
-from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
-from mnist_lightning.training.lightning_patches import option_names, set_help
-from mnist_lightning.training.trainer import AutoTrainer
+from mnist_lightning.training.lightning_patches import option_names, option_parsers, set_help
 
 DESCRIPTIONS = {
     "fit": "Train a network; logs go to lightning_logs/version_N, checkpoints to checkpoints/version_N.",
@@ -39,6 +32,7 @@ CKPT_PATH_HELP = (
 
 # Lower bounds that Lightning does not check: -1 accumulated batches, for example, would maximise the loss.
 SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
+NULLABLE = {"trainer.max_epochs"}  # although it has a default: max_steps or max_time ends the run
 
 
 class OptionParser(LightningArgumentParser):
@@ -53,12 +47,13 @@ class OptionParser(LightningArgumentParser):
             ConfigError: If a config file or the value of an option is wrong; other mistakes exit with code 2.
         """
         OptionParser.command_line = args
-        check_files(config_files(args))
+        for file in config_files(args):
+            read_config(file)
         try:
             config = self.parse_args(args)
         except (UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"a file on the command line cannot be read as a config: {error}") from error
-        check_options(config[config.subcommand], args)
+        check_options(config[args[0]], option_parsers(self, args[0])[-1].get_defaults(), args)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -107,41 +102,25 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
     return "\n".join(map(shortened, message.strip().splitlines()[:5]))
 
 
-def check_options(options: Namespace, args: Sequence[str]) -> None:
+def check_options(options: Namespace, defaults: Namespace, args: Sequence[str]) -> None:
     """Check the values of a subcommand's options beyond their types.
 
     Raises:
-        ConfigError: If a group or an option that needs a value is null, or a value is out of range.
+        ConfigError: If an option that needs a value is null, or a value is out of range.
     """
-    for group, parameters in _parameters(options.data_kind).items():
-        if options[group] is None:
+    for key, default in defaults.items():
+        group = key.partition(".")[0]
+        if options[group] is None and default is not None:
             raise ConfigError(f"{group}{place_of(group, args)} may not be null; without it, the defaults apply")
-        for name, parameter in parameters.items():
-            needs_value = parameter.default is not None and parameter.default is not parameter.empty
-            if needs_value and options[group].get(name, ...) is None:
-                key = f"{group}.{name}"
-                default = "" if parameter.default == "" else f"; {parameter.default} is the default"
-                raise ConfigError(f"{key}{place_of(key, args)} may not be null{default}")
+        if default is not None and options.get(key) is None and key not in NULLABLE:
+            reason = f"; {default} is the default" if default != "" else ""
+            raise ConfigError(f"{key}{place_of(key, args)} may not be null{reason}")
     for name, smallest in SMALLEST.items():
         value = options.trainer[name]
         if value is not None and not smallest <= value < 2**31:
             key = f"trainer.{name}"
             raise ConfigError(f"{key}{place_of(key, args)} must be in [{smallest}, 2**31), got {value}")
-    if options.seed_everything is None or not 0 <= options.seed_everything < 2**32:  # the range of NumPy's seeds
+    if not 0 <= options.seed_everything < 2**32:  # the range of NumPy's seeds
         raise ConfigError(f"seed_everything must be in [0, 2**32), got {options.seed_everything}")
     if "://" in str(options.trainer.default_root_dir):
         raise ConfigError(f"trainer.default_root_dir must be a local folder, got {options.trainer.default_root_dir}")
-
-
-def _parameters(kind: DataKind) -> dict[str, Mapping[str, Parameter]]:
-    """Return the parameters behind each group of options, by group and name."""
-    pair = PAIRS[kind]
-    model = {name: value for name, value in signature(pair.model).parameters.items() if name not in pair.from_data}
-    return {
-        "trainer": signature(Trainer).parameters | signature(AutoTrainer).parameters,
-        "model": model,
-        "data": signature(pair.data).parameters,
-        "early_stopping": signature(EarlyStopping).parameters,
-        "checkpoint": signature(RunCheckpoint).parameters,
-        "tensorboard": signature(TensorBoardFigures).parameters,
-    }

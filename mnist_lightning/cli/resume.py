@@ -9,22 +9,17 @@ from jsonargparse import Namespace
 
 from mnist_lightning.cli.parser import OptionParser
 from mnist_lightning.cli.run_session import RunSession
-from mnist_lightning.cli.saved_config import Change, changes, options_before, saved_options
+from mnist_lightning.cli.saved_config import Change, changes, saved_arguments, saved_options
 from mnist_lightning.console import printable
 from mnist_lightning.data.mnist.registry import trained_on
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs.checkpoint_verification import check_resumable
-from mnist_lightning.runs.run_folders import Located
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.distributed import is_first
 
-# Options that determine which images or rows an epoch serves, in which order and how augmented.
-ORDER_OF_SAMPLES = {
-    "seed_everything", "data.batch_size", "data.val_size", "data.split_seed", "data.data_dir", "data.csv_file",
-    "data.target", "data.features", "data.val_csv_file", "data.test_csv_file", "data.rotation", "data.scale",
-    "data.shear", "data.shift", "data.elastic", "data.flip", "data.folder",
-}  # fmt: skip
+# Options of the data that do not determine which samples an epoch serves, in which order and how augmented.
+SOURCES = {"data.source", "data.mirrors"}
 
 
 def with_checkpoint(
@@ -40,14 +35,23 @@ def with_checkpoint(
         parser: The parser of the command.
         args: The command line.
         config: What it was parsed to.
+
+    Raises:
+        CheckpointError: If the checkpoint was trained on another data set, cannot be resumed, or is of another project.
+        ConfigError: If a changed option determines the remaining batches of an epoch that is not complete.
     """
     located, checkpoint, command = session.located, session.checkpoint, args[0]
     assert located
     if not config[command].config:
-        config = parser.parse_command([command, *saved_options(located, checkpoint), *args[1:]])
+        config = parser.parse_command([command, *saved_arguments(located, checkpoint), *args[1:]])
     options = config[command]
     options.ckpt_path = None  # if Lightning saw it, the checkpoint's hyper-parameters would override the command line
-    check_dataset(located, checkpoint, options.data)
+    trained, requested = trained_on(checkpoint), options.data.get("dataset")
+    if requested not in (None, trained):  # tables and folders of images have no names to compare
+        raise CheckpointError(
+            f"{located.path} was trained on {trained}, but data.dataset is {requested}; "
+            "pass a checkpoint of that data set"
+        )
     if command != "fit":
         return config, []
     check_resumable(located.path, checkpoint)
@@ -56,37 +60,27 @@ def with_checkpoint(
         if is_first():
             print(f"{session.run.name if session.run else located.path} has finished: {reason}")
         sys.exit(0)
-    now = yaml.safe_load(parser.dump(config, skip_unset=False))["fit"]
-    changed = changed_options(located, checkpoint, now)
-    for change in changed if is_first() else []:
-        print(printable(f"{change.name}: changed from {change.old} to {change.new}"))
+    before, now = saved_options(located, checkpoint), yaml.safe_load(parser.dump(config, skip_unset=False))["fit"]
+    changed = changes(before, now)
+    if "trainer" not in before:  # without a saved config, the options of the other groups are not known
+        changed = [change for change in changed if change.old is not None]
+    for name, old, new in changed:
+        if is_within_epoch(checkpoint) and name.startswith(("data.", "seed_everything")) and name not in SOURCES:
+            raise ConfigError(
+                f"cannot change {name} ({old} to {new}) in mid-epoch: it determines the remaining batches; "
+                "resume from an end-of-epoch checkpoint"
+            )
+        if is_first():
+            print(printable(f"{name}: changed from {old} to {new}"))
     return config, changed
-
-
-def epochs_done(checkpoint: Mapping[str, Any]) -> int:
-    """Return how many epochs were complete when a checkpoint was saved; 0 without a checkpoint."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]) if checkpoint else 0
-
-
-def check_dataset(located: Located, checkpoint: Mapping[str, Any], data: Namespace) -> None:
-    """Check that the data set is the one that a checkpoint was trained on; tables and folders have no name to compare.
-
-    Raises:
-        CheckpointError: If the options of the data name another data set.
-    """
-    trained, requested = trained_on(checkpoint), data.get("dataset")
-    if requested and trained != requested:
-        raise CheckpointError(
-            f"{located.path} was trained on {trained}, but data.dataset is {requested}; "
-            "pass a checkpoint of that data set"
-        )
 
 
 def why_finished(checkpoint: Mapping[str, Any], options: Namespace) -> str:
     """Return why nothing is left to train with these options of `fit`, or ""."""
     trainer, early_stopping = options.trainer, options.early_stopping
     state = checkpoint["callbacks"].get(EarlyStopping(**early_stopping.as_dict()).state_key, {})
-    epochs, steps = epochs_done(checkpoint), checkpoint["global_step"]
+    epochs = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    steps = checkpoint["global_step"]
     if 0 <= (-1 if trainer.max_epochs is None else trainer.max_epochs) <= epochs:
         return f"trained {epochs} epochs; a larger --trainer.max_epochs resumes it"
     if 0 <= trainer.max_steps <= steps:
@@ -94,28 +88,3 @@ def why_finished(checkpoint: Mapping[str, Any], options: Namespace) -> str:
     if early_stopping.enabled and state.get("wait_count", -1) >= early_stopping.patience:
         return f"no better score in {early_stopping.patience} epochs; a larger --early_stopping.patience resumes it"
     return ""
-
-
-def changed_options(located: Located, checkpoint: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Return which options of `fit` differ from those that a checkpoint was trained with.
-
-    Args:
-        located: The checkpoint.
-        checkpoint: Its content.
-        now: The options, as plain values.
-
-    Raises:
-        ConfigError: If one of them determines the remaining batches of an epoch that is not complete.
-        CheckpointError: If the checkpoint was not saved by this project.
-    """
-    before = options_before(located, checkpoint)
-    changed = changes(before, now)
-    if "trainer" not in before:  # without a saved config, the options of the other groups are not known
-        changed = [change for change in changed if change.old is not None]
-    for change in changed if is_within_epoch(checkpoint) else []:
-        if change.name in ORDER_OF_SAMPLES:
-            raise ConfigError(
-                f"cannot change {change.name} ({change.old} to {change.new}) in mid-epoch: it determines the remaining "
-                "batches; resume from an end-of-epoch checkpoint"
-            )
-    return changed

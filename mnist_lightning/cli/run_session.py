@@ -5,6 +5,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from mnist_lightning.atomic_write import check_writable
 from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.checkpoint_verification import read_checkpoint
 from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
@@ -59,7 +60,8 @@ class RunSession:
         """
         if self.run is None:
             self.run, self._is_new = run_folders.create(root), True
-        run_folders.check_writable(self.run)
+        for folder in (self.run.logs, self.run.checkpoints):
+            check_writable(folder)
         self._lock = self._lock or run_folders.lock(self.run)
         return self.run
 

@@ -18,6 +18,8 @@ IMPORTABLE = ("mnist_lightning", "lightning.pytorch", "lightning.fabric", "torch
 GROUP_OPTIONS = ("--trainer", "--model", "--data", "--early_stopping", "--checkpoint")
 
 _jsonargparse_load = get_loader("yaml")
+# What loading a malformed text raises, an impossible date or a number of thousands of digits included.
+_FAULTS = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
 def guard_configs() -> None:
@@ -28,43 +30,25 @@ def guard_configs() -> None:
         import_path_denylist=["*"],
         import_path_allowlist=list(IMPORTABLE),
     )
-    set_loader("yaml", _load_without_empty_groups, exceptions=(yaml.YAMLError,))
+    set_loader("yaml", _load_without_empty_groups, exceptions=_FAULTS)
 
 
-def check_files(files: Sequence[str]) -> None:
-    """Check config files before they are parsed; the parser itself reports files that do not exist.
-
-    Raises:
-        ConfigError: As `read_config` does.
-    """
-    for file in files:
-        if "://" in file or "\n" in file:
-            raise ConfigError(f"{file.splitlines()[0][:80]}: configs are read from local files only")
-        if Path(file).exists():
-            read_config(Path(file))
-
-
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: str | Path) -> dict[str, Any]:
     """Return the content of a config file.
 
     Raises:
         ConfigError: If it is not a YAML file of options, is too large, or has duplicate keys.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path} is not a file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{path} has {path.stat().st_size:,} bytes; a config may have at most {MAX_BYTES:,}")
+    if not os.path.isfile(path):
+        raise ConfigError(f"{path} is not a file; configs are read from local files only")
+    if (size := os.path.getsize(path)) > MAX_BYTES:
+        raise ConfigError(f"{path} has {size:,} bytes; a config may have at most {MAX_BYTES:,}")
     try:
-        content: Any = _load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{line} is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+        content: Any = _load(Path(path).read_text(encoding="utf-8"))
+    except _FAULTS as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line} is not YAML: {problem or str(error).splitlines()[0]}") from error
     if not content or not _is_options(content):
         raise ConfigError(f"{path} contains no options; a config has lines such as `seed_everything: 0`")
     for key, value in content.items():
@@ -73,11 +57,21 @@ def read_config(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
+def values_of(args: Sequence[str], *options: str) -> list[str]:
+    """Return the values that a command line gives to options, in order.
+
+    >>> values_of(["fit", "--config", "a.yaml", "--config=b.yaml"], "--config")
+    ['a.yaml', 'b.yaml']
+    """
+    pairs = [*itertools.pairwise(args), *(arg.split("=", 1) for arg in args if "=" in arg)]
+    return [value for option, value in pairs if option in options and not value.startswith("-")]
+
+
 def config_files(args: Sequence[str]) -> list[str]:
     """Return the config files that a command line names, those of single groups (`--model FILE`) included."""
-    pairs = [*itertools.pairwise(args), *(arg.split("=", 1) for arg in args if "=" in arg)]
-    whole = [file for option, file in pairs if option in ("-c", "--config")]
-    return whole + [file for option, file in pairs if option in GROUP_OPTIONS and os.path.isfile(file)]
+    return values_of(args, "-c", "--config") + [
+        file for file in values_of(args, *GROUP_OPTIONS) if os.path.isfile(file)
+    ]
 
 
 def place_of(key: str, args: Sequence[str]) -> str:
@@ -108,15 +102,8 @@ def _load_without_empty_groups(text: str) -> Any:
 
 
 def _load(text: str) -> Any:
-    try:
-        _refuse_duplicate_keys(yaml.compose(text))
-        return _jsonargparse_load(text)
-    except TypeError as error:  # jsonargparse's, if the only key is not text, as in `1:`
-        raise ConfigError("the lines of a config start with the name of an option") from error
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply") from error
-    except ValueError as error:  # an impossible date or a number of thousands of digits
-        raise error if isinstance(error, ConfigError) else yaml.YAMLError(str(error)) from error
+    _refuse_duplicate_keys(yaml.compose(text))
+    return _jsonargparse_load(text)
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None) -> None:
@@ -125,6 +112,6 @@ def _refuse_duplicate_keys(node: yaml.Node | None) -> None:
         key, value = item if isinstance(item, tuple) else (None, item)
         if isinstance(key, yaml.ScalarNode):
             if key.value in keys:
-                raise ConfigError(f"line {key.start_mark.line + 1}: {key.value} is set twice")
+                raise yaml.MarkedYAMLError(problem=f"{key.value} is set twice", problem_mark=key.start_mark)
             keys.add(key.value)
         _refuse_duplicate_keys(value)

@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
@@ -23,8 +22,7 @@ CONFIG = "config.yaml"
 NOTE = "# up to step"  # starts the lines that record what changed when a run was resumed
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """An option whose value differs between two configs.
 
     Args:
@@ -90,23 +88,22 @@ class SaveConfig(SaveConfigCallback):
         replace_file(self.path, "".join(f"{printable(note)}\n" for note in notes).encode() + text.encode())
 
 
-def saved_options(located: Located, checkpoint: Mapping[str, Any]) -> list[str]:
-    """Return the options of a checkpoint's run as a command line; outside any run, its hyper-parameters.
+def saved_arguments(located: Located, checkpoint: Mapping[str, Any]) -> list[str]:
+    """Return the options that a checkpoint was trained with, as a command line.
 
     Raises:
         CheckpointError: If the run has no saved config, or the checkpoint was not saved by this project.
     """
-    if located.run:
-        config = located.run.logs / CONFIG
-        if not config.is_file():
-            raise CheckpointError(f"{config} is missing, and with it the options of the run; pass --config FILE")
-        return ["--config", str(config)]
-    options = _hyper_parameters(located, checkpoint)
-    seed = f"--seed_everything={options.pop('seed_everything')}"
-    return [seed, *(f"--{group}.{name}={_typed(value)}" for group in options for name, value in options[group].items())]
+    if not located.run:
+        options = saved_options(located, checkpoint)
+        return [f"--{name}={json.dumps(value, default=str)}" for name, value in options.items()]
+    config = located.run.logs / CONFIG
+    if not config.is_file():
+        raise CheckpointError(f"{config} is missing, and with it the options of the run; pass --config FILE")
+    return ["--config", str(config)]
 
 
-def options_before(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def saved_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a checkpoint was trained with: those of its run's saved config or its hyper-parameters.
 
     Raises:
@@ -114,25 +111,15 @@ def options_before(located: Located, checkpoint: Mapping[str, Any]) -> dict[str,
     """
     if located.run and (located.run.logs / CONFIG).is_file():
         return read_config(located.run.logs / CONFIG)
-    return _hyper_parameters(located, checkpoint)
-
-
-def _hyper_parameters(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the seed and the options of the model and the data that a checkpoint itself contains."""
     pair = PAIRS[kind_of_content(checkpoint)]
     model, data = (checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
     known = signature(Classifier).parameters | signature(pair.model).parameters
     if not isinstance(model, dict) or not {"lr"} <= model.keys() <= known.keys():
         raise CheckpointError(f"{located.path} was not saved by this project's {pair.model.__name__}")
     groups = {"model": model, "data": data if isinstance(data, dict) else {}}
-    linked = {*pair.from_data, "seed"}
+    linked = {*pair.from_data, "seed"}  # not options: the data or another option determines them
     options = {
         group: {name: value for name, value in values.items() if name not in linked and value is not None}
         for group, values in groups.items()
     }
     return {"seed_everything": groups["data"].get("seed", 0), **options}
-
-
-def _typed(value: object) -> object:
-    """Return a value as one would type it on a command line."""
-    return json.dumps(value) if isinstance(value, list | tuple | dict) else value

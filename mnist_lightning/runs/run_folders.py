@@ -65,17 +65,15 @@ class Run:
         Raises:
             CheckpointError: If there is none, or it is corrupted.
         """
-        best, entries = self.checkpoints / BEST, self.entries()
+        entries = self.entries()
         ranked = by_rank(entries)
         if not ranked:
-            return self._last(entries, asked_for="best")
-        if best.exists() and not any(matches(best, entry.sha256) for entry in ranked):
-            print_stderr(f"{best} is corrupted")
+            return self._last(entries)
+        if self._is_corrupted(BEST, ranked):
             ranked = ranked[:1]  # only its copy may replace it: the next best is another result
         for entry in ranked:
-            for path in (best, self.checkpoints / entry.file):
-                if matches(path, entry.sha256):
-                    return path
+            if path := self._verified(BEST, entry):
+                return path
             if (self.checkpoints / entry.file).exists():
                 break  # corrupted; an entry without a file is of a save that was interrupted
         raise CheckpointError(
@@ -88,23 +86,31 @@ class Run:
         Raises:
             CheckpointError: If no checkpoint is left.
         """
-        return self._last(self.entries(), asked_for="last")
+        return self._last(self.entries())
 
-    def _last(self, entries: list[Entry], *, asked_for: str) -> Path:
-        entries = sorted(entries, key=lambda entry: -entry.global_step)
-        last = self.checkpoints / LAST
-        if entries and last.exists() and not any(matches(last, entry.sha256) for entry in entries):
-            print_stderr(f"{last} is corrupted; using an older copy")
-        for entry in entries:
-            for path in (last, self.checkpoints / entry.file):
-                if matches(path, entry.sha256):
-                    return path
-                if path != last and path.exists():
-                    print_stderr(f"{path} is corrupted; using an older checkpoint")
-        other = next((run for run in all_runs(self.root) if run.version != self.version and run.entries()), None)
-        advice = f"{other.name} has: --ckpt_path {other.name}/{asked_for}" if other else "train one with fit"
-        fault = "no checkpoint that verifies" if entries else "no checkpoint"
-        raise CheckpointError(f"{self.name} in {self.root.resolve()} has {fault}; {advice}")
+    def _last(self, entries: list[Entry]) -> Path:
+        self._is_corrupted(LAST, entries)
+        for entry in sorted(entries, key=lambda entry: -entry.global_step):
+            if path := self._verified(LAST, entry):
+                return path
+            self._is_corrupted(entry.file, [entry])
+        raise CheckpointError(
+            f"{self.name} in {self.root.resolve()} has no checkpoint that verifies; "
+            "pass that of another run with --ckpt_path, or train one with fit"
+        )
+
+    def _verified(self, copy: str, entry: Entry) -> Path | None:
+        """Return a file that verifies as the checkpoint of an entry: `best.ckpt` or `last.ckpt`, or its own file."""
+        paths = (self.checkpoints / copy, self.checkpoints / entry.file)
+        return next((path for path in paths if matches(path, entry.sha256)), None)
+
+    def _is_corrupted(self, name: str, entries: list[Entry]) -> bool:
+        """Return whether a file exists and is not the checkpoint of any of these entries; report it if so."""
+        path = self.checkpoints / name
+        is_corrupted = path.exists() and len(entries) > 0 and not any(matches(path, e.sha256) for e in entries)
+        if is_corrupted:
+            print_stderr(f"{path} is corrupted; trying other checkpoints of the run")
+        return is_corrupted
 
 
 @dataclass(frozen=True)
@@ -136,16 +142,6 @@ def create(root: Path) -> Run:
             raise StorageError(f"cannot create {error.filename}: {error.strerror}") from error
         else:
             return run
-
-
-def check_writable(run: Run) -> None:
-    """Check that files can be created in both folders of a run.
-
-    Raises:
-        StorageError: If not.
-    """
-    for folder in (run.logs, run.checkpoints):
-        atomic_write.check_writable(folder)
 
 
 def lock(run: Run) -> FileLock:
@@ -212,10 +208,10 @@ def locate(reference: str, root: Path) -> Located:
     if re.fullmatch(REFERENCE, reference):
         run = named(reference, root)
         return Located(run.best() if reference.endswith("best") else run.last(), run)
-    if "://" in reference or reference.split(":")[0] == "registry":
-        raise CheckpointError(f"{reference}: only local checkpoint files are read; download it first")
     if not os.path.isfile(reference):  # unlike Path.is_file, also if the name is too long
-        raise CheckpointError(f"{reference}: no such checkpoint file; expected a file, best, last or version_3/best")
+        raise CheckpointError(
+            f"{reference}: no such checkpoint file; expected a local file, best, last or version_3/best"
+        )
     return Located(Path(reference), run_of(Path(reference)))
 
 

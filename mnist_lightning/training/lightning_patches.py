@@ -60,12 +60,15 @@ def subcommand_parser(cli: LightningCLI, command: str) -> LightningArgumentParse
     return cli._subcommand_parsers[command]
 
 
+def option_parsers(parser: LightningArgumentParser, command: str) -> list[LightningArgumentParser]:
+    """Return a parser and that of one of its subcommands; neither argparse nor jsonargparse lists them."""
+    groups = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    return [parser, *(choices[command] for choices in groups if command in choices)]
+
+
 def option_names(parser: LightningArgumentParser, command: str) -> set[str]:
     """Return all options of a parser and of one of its subcommands; neither argparse nor jsonargparse lists them."""
-    names = {option for action in parser._actions for option in action.option_strings}
-    for choices in (action.choices for action in parser._actions if isinstance(action.choices, dict)):
-        names |= set(choices[command]._option_string_actions) if command in choices else set()
-    return names
+    return {name for each in option_parsers(parser, command) for name in each._option_string_actions}
 
 
 def set_help(parser: LightningArgumentParser, option: str, text: str) -> None:

@@ -32,7 +32,7 @@ def test_doctor_reports_no_fault_and_changes_nothing_on_a_machine_that_fits(comm
     fine = lines(outcome.out, "ok")
     assert f"torch {torch.__version__.partition('+')[0]}" in fine
     assert f"lightning {version('lightning')}" in fine
-    assert f"Python {sys.version.split()[0]}" in fine
+    assert f"python {sys.version.split()[0]}" in fine
     assert "bundled data SHA-256 verified" in fine
     assert "data data/MNIST/raw has 0 of 4 files; fit fetches the others, with or without a network" in lines(
         outcome.out, "note"
@@ -80,7 +80,7 @@ def test_another_python_is_a_fault(command: Command, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(platform, "python_version", lambda: "3.10.14")
     outcome = command("doctor")
     assert outcome.code == 1
-    assert lines(outcome.out, "fault") == ["Python 3.10.14, but this project needs >=3.11"]
+    assert lines(outcome.out, "fault") == ["python 3.10.14 does not fit: this project needs python>=3.11"]
 
 
 def test_a_project_that_is_not_installed_is_a_fault(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,8 +215,8 @@ def test_with_two_classes_the_third_prediction_is_empty(command: Command) -> Non
         (["fit", *TABLE, "--data.csv_file", ""], 2, "data.csv_file must name a table"),
         (["fit", *TABLE, "--model.hidden", "[0]"], 2, "hidden must be at least 1, got 0"),
         (["fit", *TABLE, "--model.fc_dropout", "0.1"], 2, "model.fc_dropout has no effect"),
-        (["fit", *TABLE, "--data_kind", "tabel"], 2, "--data_kind must be one of mnist, pictures, table, got tabel"),
-        (["fit", "--config", "kind.yaml"], 2, "data_kind in kind.yaml must be one of mnist, pictures, table, got 3"),
+        (["fit", *TABLE, "--data_kind", "tabel"], 2, "data_kind must be one of mnist, pictures, table, got tabel"),
+        (["fit", "--config", "kind.yaml"], 2, "data_kind must be one of mnist, pictures, table, got 3"),
     ],
 )
 def test_a_mistake_costs_a_line_and_has_its_exit_code(

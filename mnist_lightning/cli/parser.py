@@ -80,16 +80,11 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         args: The command line, which names the config files.
         names: All valid options, such as `--model.lr`.
     """
-    if match := re.search(r"does not accept option '(.+?)'|Option '(.+?)' is not accepted", message):
-        key = match[1] or match[2]
-        if match[2]:
-            return f"options and --config come after the subcommand: fit --config FILE (found {key} before it)"
-        nearest = did_you_mean(f"--{key}", names, "; --help lists the options")
-        return f"unknown option {key}{place_of(key, args)}{nearest}"
+    if match := re.search(r"does not accept option '(.+?)'", message):
+        nearest = did_you_mean(f"--{match[1]}", names, "; --help lists the options")
+        return f"unknown option {match[1]}{place_of(match[1], args)}{nearest}"
     if unknown := unknown_option(message, names):
         return unknown
-    if match := re.match(r'Parser key "config":\s*(.+)', message):
-        return match[1]
     if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):
         key, reason = match[1], match[2]
         expected = re.findall(r"Expected an? (?:<class ')?(typing\.Literal\[.*?\]|[^'>\n]+)", reason)

@@ -34,7 +34,7 @@ class RunSession:
         self._is_new = False
         self._lock: FileLock | None = None
 
-    def open_checkpoint(self, reference: str, root: Path) -> run_folders.Located:
+    def open_checkpoint(self, reference: str, root: Path) -> None:
         """Find and read a checkpoint; `last` of a run is resumed in the run's own folders, which are locked first.
 
         Args:
@@ -50,7 +50,6 @@ class RunSession:
             self._lock = run_folders.lock(self.run)
         self.located = run_folders.locate(reference, root)
         self.checkpoint = read_checkpoint(self.located.path)
-        return self.located
 
     def prepare_fit(self, root: Path) -> run_folders.Run:
         """Create and lock the folders of a new run, or check that those of a resumed run can be written.

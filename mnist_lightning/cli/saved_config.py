@@ -70,16 +70,12 @@ class SaveConfig(SaveConfigCallback):
     def __init__(
         self, parser: LightningArgumentParser, config: Namespace, folder: Path, changed: Sequence[Change], step: int
     ) -> None:
-        super().__init__(parser, config, save_to_log_dir=False)
+        super().__init__(parser, config)
         self.path = folder / CONFIG
         self.notes = [f"{NOTE} {step}: {change.name} was {change.old!r}" for change in changed]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the file; Lightning's own method would wait for the other processes, which do not write."""
-        self.save_config(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file, or replace that of a resumed run."""
         before = self.path.read_text(errors="replace").splitlines() if self.path.is_file() else []
         notes = [line for line in before if line.startswith(NOTE)] + self.notes
         config = self.config.clone()

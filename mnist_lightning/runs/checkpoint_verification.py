@@ -109,12 +109,9 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
         if key not in found or key not in expected:
             fault = "missing" if key not in found else "unknown"
             raise CheckpointError(f"{path} is of another network: {repr(key)[1:-1]} is {fault}")
-        if found[key].shape != expected[key].shape:
-            raise CheckpointError(
-                f"{path} is of another network: {key} is {tuple(found[key].shape)}, not {tuple(expected[key].shape)}"
-            )
-        if found[key].dtype != expected[key].dtype:
-            raise CheckpointError(f"{path} is of another network: {key} is {found[key].dtype}")
+        given, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (found[key], expected[key]))
+        if given != wanted:
+            raise CheckpointError(f"{path} is of another network: {key} is {given}, not {wanted}")
         if not found[key].isfinite().all():
             raise CheckpointError(f"{path} contains weights that are not finite: {key}")
 

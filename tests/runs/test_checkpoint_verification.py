@@ -87,7 +87,7 @@ def test_a_file_that_is_not_a_trained_checkpoint_is_refused(
     [
         ("network.fc3.weight", torch.zeros(1), "fc3.weight is unknown"),
         ("network.fc2.weight", None, "fc2.weight is missing"),
-        ("network.fc2.weight", torch.zeros(11, 128), r"fc2.weight is \(11, 128\), not \(10, 128\)"),
+        ("network.fc2.weight", torch.zeros(11, 128), r"fc2.weight is \(11, 128\) torch.float32, not \(10, 128\)"),
         ("network.fc2.bias", torch.full((10,), float("nan")), "not finite"),
     ],
 )

@@ -128,7 +128,7 @@ def test_hyper_parameters_stand_beside_the_scores_they_reached(events: EventAccu
     ]
     assert start["lr"].number_value == LR
     assert start["batch_size"].number_value == 40
-    assert start["schedule"].string_value == "plateau"
+    assert start["lr_scheduler"].string_value == "plateau"
     assert start["optimizer"].string_value == "adam"
     assert not {"data_dir", "source"} & set(start)
     (reached,) = events.Scalars("hp/val_acc")

@@ -116,7 +116,6 @@ class TrainerCLI(OptionsCLI):
     def after_validate(self) -> None:
         """Check that something was scored."""
         if self.model.score is None:
-            cause = "data.val_size or trainer.limit_val_batches" if self.command == "validate" else "a limit"
-            raise ConfigError(f"{self.command} has no images to score: {cause} leaves none")
+            raise ConfigError(f"{self.command} has no images to score: data.val_size or a Trainer limit leaves none")
 
     after_test = after_validate

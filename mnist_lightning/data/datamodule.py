@@ -77,8 +77,8 @@ class ClassificationDataModule(LightningDataModule):
         return self._loader("train", self.batch_size, self.seed)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """Serve the validation samples in file order."""
-        return self._loader("val", self.schema.eval_batch_size)
+        """Serve the validation samples in file order; an empty list if there are none."""
+        return self._loader("val", self.schema.eval_batch_size) if len(self.samples("val").indices) else []
 
     def test_dataloader(self) -> BatchLoader:
         """Serve every test sample, in file order."""

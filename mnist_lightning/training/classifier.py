@@ -154,8 +154,8 @@ class Classifier(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             if not self.trainer.enable_validation:
                 return optimizer
-            every = self.trainer.check_val_every_n_epoch or 1
             monitor = getattr(scheduler, "monitor", "val_loss")  # Lightning's own ReduceLROnPlateau names one
+            every = self.trainer.check_val_every_n_epoch or 1
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "frequency": every, "strict": False},

@@ -9,7 +9,6 @@ from torch import Tensor
 from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
-from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.mnist import fetch
 from mnist_lightning.data.mnist.registry import DATASETS, DatasetName
 from mnist_lightning.data.samples import Samples
@@ -126,10 +125,6 @@ class MNISTDataModule(ClassificationDataModule):
         shuffled = np.random.default_rng(self.split_seed).permutation(count)
         train, val = np.sort(shuffled[self.val_size :]), np.sort(shuffled[: self.val_size])
         return torch.from_numpy(train), torch.from_numpy(val)
-
-    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
-        """Serve the validation images in file order; an empty list if there are none."""
-        return super().val_dataloader() if self.val_size else []
 
     def _read(self, split: fetch.Split) -> tuple[Tensor, Tensor]:
         images, labels = fetch.read_split(self.dataset, self.folder, split)

@@ -22,11 +22,11 @@ RUN, REASON = "run", "reason"  # attributes of a trial in the database: its run'
 
 
 def write_results(trials: Sequence[FrozenTrial], study: optuna.Study, config: SweepConfig) -> int:
-    """Write the results, with a row for each trial that counts; return the exit code: 1 if no trial has a score."""
+    """Write the results of the trials that count; return the exit code: 1 if no trial has a score."""
     folder, metric = config.folder, config.study.metric
     replace_file(folder / TABLE, _as_csv(trials, config).encode())
-    if len(trials) < config.study.trials:
-        print(f"{len(trials)} of {config.study.trials} trials have ended; the same command runs the others")
+    if (ended := sum(trial.state.is_finished() for trial in trials)) < config.study.trials:
+        print(f"{ended} of {config.study.trials} trials have ended; the same command resumes the sweep")
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
         print_stderr(f"error: no trial has a score; their output is in {folder / 'trials'}")
         return 1
@@ -70,7 +70,6 @@ def _config_of(best: FrozenTrial, config: SweepConfig) -> str:
     options["trainer"]["default_root_dir"] = None
     return (
         f"# python -m mnist_lightning fit --config {config.folder / BEST}\n"
-        f"# {metric} {show(metric, best.values[0])} on the validation images: trial {best.number} of the study "
-        f"{config.study.name}, {run} in {config.folder}\n"
+        f"# {metric} {show(metric, best.values[0])} in validation: trial {best.number}, {run} in {config.folder}\n"
         f"{yaml.safe_dump(options, sort_keys=False)}"
     )

@@ -19,18 +19,10 @@ are printed at the end, and written to repeat.json in the log folder of the firs
 def main(args: list[str]) -> int:
     """Run the command; return its exit code. A run that fails ends the program with its own exit code.
 
-    Args:
-        args: The command line after `repeat`.
-
     Raises:
         ConfigError: If the options leave no run to summarise.
     """
-    parser = CommandParser(
-        "repeat",
-        DESCRIPTION,
-        "repeat --runs 5 --config configs/default.yaml",
-        "repeat --runs 5 --config configs/fast.yaml --test_after_fit true",
-    )
+    parser = CommandParser("repeat", DESCRIPTION, "repeat --runs 5 --config configs/fast.yaml --test_after_fit true")
     parser.add_argument("--runs", type=whole_number(2), default=5, metavar="N", help="runs, at least 2 (default: 5)")
     options, fit_args = parser.parse_known_args(args)
     if any(arg.split("=")[0] == "--ckpt_path" for arg in fit_args):
@@ -44,8 +36,7 @@ def main(args: list[str]) -> int:
         logs, result = _train([*fit_args, *seed_args])
         results.append(result)
         summary = summary or logs / "repeat.json"
-        text = json.dumps({"runs": results, **spreads(results)}, indent=1)
-        replace_file(summary, (text + "\n").encode())
+        replace_file(summary, json.dumps({"runs": results, **spreads(results)}, indent=1).encode())
     for result in results:
         scores = ", ".join(f"{name} {100 * result[name]:.2f} %" for name in ("val_acc", "test_acc") if name in result)
         print(f"{result['run']}: seed {result['seed']}, {scores or 'not scored'}")

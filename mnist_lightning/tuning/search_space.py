@@ -19,34 +19,19 @@ from mnist_lightning.errors import ConfigError, require_at_least
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 # A trial is an ordinary run on one device, in the sweep's folder, and never reads the test images.
-FIXED = {
-    "ckpt_path": None,
-    "test_after_fit": False,
-    "trainer.devices": 1,
-    "trainer.fast_dev_run": False,
-    "trainer.num_nodes": 1,
-}
+FIXED = {"ckpt_path": None, "test_after_fit": False, "trainer.devices": 1}
 
 
 @dataclass(frozen=True)
 class Study:
-    """What to optimize, and for how long.
-
-    Args:
-        name: Name of the study.
-        folder: Folder of all its files; null means `sweeps/NAME`.
-        trials: Number of trials, at least 1. An interrupted trial is run again and counts once.
-        metric: Validation metric to maximize (`val_acc`) or minimize (`val_loss`). A trial's score is its best one.
-        seed: Seed of the search, at least 0. The seed of training is `seed_everything`.
-        max_minutes: Minutes after which a command starts no further trial; null sets no limit.
-    """
+    """What to optimize, and for how long."""
 
     name: str
-    folder: Path | None = None
+    folder: Path | None = None  # of all its files; None means sweeps/NAME
     trials: int = 20
-    metric: Literal["val_acc", "val_loss"] = "val_acc"
-    seed: int = 0
-    max_minutes: float | None = None
+    metric: Literal["val_acc", "val_loss"] = "val_acc"  # maximized or minimized; a trial's score is its best one
+    seed: int = 0  # of the search; the seed of training is `seed_everything`
+    max_minutes: float | None = None  # after which a command starts no further trial
 
     def __post_init__(self) -> None:
         require_at_least(1, "study.trials", self.trials)
@@ -57,19 +42,12 @@ class Study:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """The four sections of a sweep's config.
-
-    Args:
-        study: What to optimize, and for how long.
-        pruner: When to stop a trial early; Optuna's `MedianPruner` with the arguments in the config.
-        fit: The options that all trials share, by dotted name; `config` is a config file of `fit`.
-        space: The distribution of each searched option, by dotted name.
-    """
+    """The four sections of a sweep's config."""
 
     study: Study
     pruner: BasePruner
-    fit: Mapping[str, Any]
-    space: Mapping[str, Distribution]
+    fit: Mapping[str, Any]  # the options that all trials share, by dotted name
+    space: Mapping[str, Distribution]  # the searched options, by dotted name
 
     @property
     def folder(self) -> Path:
@@ -86,15 +64,6 @@ class SweepConfig:
         config = [f"--config={options.pop('config')}"] if "config" in options else []  # first: the others override it
         return ["fit", *config, *(f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items())]
 
-    def corners(self) -> list[dict[str, Any]]:
-        """Return values of the searched options that together cover each choice and both ends of each range."""
-        ends = {
-            name: each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)
-            for name, each in self.space.items()
-        }
-        count = max(map(len, ends.values()))
-        return [{name: values[corner % len(values)] for name, values in ends.items()} for corner in range(count)]
-
 
 def read_sweep(path: Path) -> SweepConfig:
     """Return the content of a sweep's config.
@@ -105,27 +74,23 @@ def read_sweep(path: Path) -> SweepConfig:
     guard_configs()
     content = read_config(path)
     _check_keys(content, ("study", "pruner", "fit", "space"), "", path)
-    prunes = content.setdefault("pruner", {}) is not None
-    classes = {"study": Study} | ({"pruner": MedianPruner} if prunes else {})
-    for section, cls in classes.items():
-        _check_keys(content.setdefault(section, {}), signature(cls).parameters, section, path)
-    fit, space = content.get("fit") or {}, content.get("space")
+    _check_keys(content.setdefault("study", {}), signature(Study).parameters, "study", path)
+    fit, space, pruner = content.get("fit") or {}, content.get("space"), content.get("pruner", {})
     if not isinstance(fit, dict) or not isinstance(space, dict) or not space:
         raise ConfigError(
-            f"{path} needs options to search under `space`, such as `model.lr: {{low: 1e-4, high: 1e-2}}`"
+            f"{path} needs options to search under `space`, such as `model.lr: {{low: 1e-4, high: 0.01}}`"
         )
     for name in {*FIXED, "trainer.default_root_dir"}.intersection({*fit, *space}):
         raise ConfigError(f"{name} in {path} cannot be set: a trial trains from the start, on one device")
     OptionParser.command_line = ["--config", str(path)]  # for the line numbers in its messages
     parser = OptionParser(prog="python -m mnist_lightning sweep")
-    for section, cls in classes.items():
-        parser.add_class_arguments(cls, section)
-    try:
-        options = parser.instantiate_classes(parser.parse_object({section: content[section] for section in classes}))
-    except ValueError as error:  # Optuna's, which names the argument of the pruner
-        raise ConfigError(f"{path}: {error}") from error
+    parser.add_class_arguments(Study, "study")
+    study = parser.instantiate_classes(parser.parse_object({"study": content["study"]})).study
     distributions = {name: _distribution(f"space.{name} in {path}", entry) for name, entry in space.items()}
-    return SweepConfig(options.study, options.pruner if prunes else NopPruner(), fit, distributions)
+    try:
+        return SweepConfig(study, NopPruner() if pruner is None else MedianPruner(**pruner), fit, distributions)
+    except (TypeError, ValueError) as error:  # Optuna's, which names the argument
+        raise ConfigError(f"pruner in {path}: {error}") from error
 
 
 def _distribution(place: str, entry: Any) -> Distribution:

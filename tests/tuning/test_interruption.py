@@ -1,4 +1,4 @@
-"""Real processes: an interrupted or killed sweep resumes with the same command."""
+"""Real processes: the same command resumes an interrupted or killed sweep, and works beside one that runs."""
 
 import contextlib
 import os
@@ -62,3 +62,24 @@ def test_an_interrupted_sweep_resumes_and_runs_the_interrupted_trial_again(
     unbroken = config(study={"trials": 2, "folder": "sweeps/unbroken"}, fit={"trainer.max_epochs": 1})
     assert command("sweep", "--config", str(unbroken)).code == 0
     assert searched == [row["model.lr"] for row in rows(Path("sweeps/unbroken"))]
+
+
+def test_two_commands_run_trials_of_one_sweep_at_the_same_time(config: Write, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    file = config(study={"trials": 4}, fit={"trainer.max_epochs": EPOCHS, "early_stopping.enabled": False})
+    sweeps = [started(file, tmp_path), started(file, tmp_path)]
+    wait_until(lambda: len(list(folder.glob("trials/*.txt"))) >= 2, sweeps[0])
+    assert [sweep.wait() for sweep in sweeps] == [0, 0]
+    assert states(folder) == ["COMPLETE"] * 4
+    assert len({row["run"] for row in rows(folder)}) == len({row["model.lr"] for row in rows(folder)}) == 4
+
+
+def test_a_command_takes_over_the_trial_of_one_that_was_killed_beside_it(config: Write, tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    file = config(study={"trials": 3}, fit={"trainer.max_epochs": EPOCHS, "early_stopping.enabled": False})
+    killed, other = started(file, tmp_path), started(file, tmp_path)
+    wait_until(lambda: len(list(folder.glob("trials/*.txt"))) >= 2, killed)
+    killed.kill()
+    killed.wait()
+    assert other.wait() == 0
+    assert [state for state in states(folder) if state != "FAIL"] == ["COMPLETE"] * 3

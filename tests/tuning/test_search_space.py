@@ -38,18 +38,13 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
     ("sections", "words"),
     [
         ({"space": {}}, "needs options to search under `space`"),
-        ({"space": {"model.lrr": LR}}, "unknown option --model.lrr; did you mean --model.lr?"),
         ({"space": {"model.lr": 3}}, "space.model.lr in sweep.yaml must be {low: …, high: …} or {choices: […]}, got 3"),
         ({"space": {"model.lr": {"low": 1e-4}}}, "space.model.lr in sweep.yaml must be {low: …, high: …}"),
         ({"space": {"model.lr": {"low": 1, "high": 0}}}, "`low <= high` must hold"),
         ({"space": {"model.lr": {"low": 0.0, "high": 1.0, "log": True}}}, "`low > 0` must hold"),
         ({"space": {"model.lr": LR | {"hihg": 1}}}, "space.model.lr in sweep.yaml: "),
-        ({"space": {"model.lr": {"low": 0.1, "high": float("inf")}}}, "model.lr must be"),
         ({"space": {"model.plateau_patience": {"low": 0, "high": 5, "step": 2}}}, "not divisible by `step`"),
         ({"space": {"data.batch_size": {"choices": []}}}, "must contain one or more elements"),
-        ({"space": {"data.batch_size": {"choices": [32, "big"]}}}, "data.batch_size must be int, got big"),
-        ({"space": {"data.batch_size": {"choices": [32, 0]}}}, "data.batch_size must be"),
-        ({"space": {"model.fc_dropout": {"low": 0.5, "high": 1.5}}}, "model.fc_dropout must be in [0, 1), got 1.5"),
         ({"space": {"trainer.devices": {"choices": [1, 2]}}}, "trainer.devices in sweep.yaml cannot be set"),
         ({"study": {"trails": 3}}, "unknown key study.trails in sweep.yaml, line 4; did you mean trials?"),
         ({"study": {"trials": "many"}}, "study.trials in sweep.yaml, line 3 must be int, got many"),
@@ -58,7 +53,6 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"study": {"name": "../a"}}, "study.name must be a name without slashes"),
         ({"pruner": {"n_warmup_steps": -1}}, "Number of warmup steps cannot be negative, but got n_warmup_steps=-1"),
         ({"stduy": {"name": "a"}}, "unknown key stduy in sweep.yaml, line 16; did you mean study?"),
-        ({"fit": {"data.val_size": 0}}, "a sweep needs validation images: data.val_size"),
         ({"fit": {"ckpt_path": "last"}}, "ckpt_path in sweep.yaml cannot be set"),
         ({"fit": {"config": "none.yaml"}}, "none.yaml"),
     ],
@@ -71,7 +65,7 @@ def test_a_mistake_costs_one_line_and_no_trial(
     assert outcome.code == 2
     assert words in outcome.err
     assert len(outcome.err.splitlines()) == 1
-    assert not Path("sweeps").exists()
+    assert not list(Path().rglob("study.db"))
 
 
 @pytest.mark.parametrize(

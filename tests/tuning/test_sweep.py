@@ -7,10 +7,8 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from filelock import FileLock
 from optuna.trial import TrialState
 
-from mnist_lightning.tuning.study import gpu_of
 from tests.conftest import Command
 from tests.data.image_folder.small_images import write_shapes
 from tests.tuning.conftest import FOLDER, Write, rows, states
@@ -31,7 +29,7 @@ def test_a_sweep_records_each_trials_best_score_and_the_best_trials_config(
     file = config(
         study={"trials": 3, "metric": metric}, space={"model.lr": LR, "data.batch_size": {"choices": [16, 32]}}
     )
-    outcome = command("sweep", "--config", str(file), "--workers", "2")
+    outcome = command("sweep", "--config", str(file))
     assert outcome.code == 0, outcome.err
     table = rows(FOLDER)
     assert [row["trial"] for row in table] == ["0", "1", "2"]
@@ -124,16 +122,21 @@ def test_a_sweep_trains_on_a_folder_of_images(command: Command, config: Write) -
     assert states(FOLDER) == ["COMPLETE"]
 
 
-def test_a_study_in_use_is_refused(command: Command, config: Write) -> None:
-    FOLDER.mkdir(parents=True)
-    with FileLock(FOLDER / ".lock"):
-        outcome = command("sweep", "--config", str(config()))
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"space": {"model.lrr": LR}}, "trial 0: unknown option --model.lrr; did you mean --model.lr?"),
+        ({"fit": {"data.val_size": 0}}, "trial 0 did not validate"),
+    ],
+)
+def test_an_error_that_every_trial_would_meet_ends_the_sweep_with_its_line_and_costs_no_trial(
+    command: Command, config: Write, sections: dict[str, dict[str, object]], words: str
+) -> None:
+    outcome = command("sweep", "--config", str(config(**sections)))
     assert outcome.code == 2
-    assert outcome.err == "error: another command works on sweeps/small; use --workers for parallel trials\n"
-
-
-def test_trials_take_turns_on_the_gpus_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    for count, gpus in ((2, ["2", "5", "2"]), (1, [None, None, None])):
-        monkeypatch.setattr("torch.cuda.device_count", lambda count=count: count)
-        assert [gpu_of(place) for place in range(3)] == gpus
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert states(FOLDER) == ["RUNNING"]
+    # The corrected config may have other options, because there is no score yet.
+    assert command("sweep", "--config", str(config(study={"trials": 1}))).code == 0
+    assert states(FOLDER) == ["COMPLETE"]

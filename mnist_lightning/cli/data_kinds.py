@@ -68,10 +68,9 @@ def kind_of_command(args: Sequence[str]) -> DataKind:
         or (_kind_of_checkpoint(reference, root) if reference else None)
         or next((kind for kind, option in OPTION_OF.items() if values_of(args, f"--data.{option}")), KINDS[0])
     )
-    for kind in KINDS:
-        if name == kind:
-            return kind
-    raise ConfigError(f"{OPTION} must be one of {', '.join(KINDS)}, got {name}")
+    if name not in KINDS:
+        raise ConfigError(f"{OPTION} must be one of {', '.join(KINDS)}, got {name}")
+    return name
 
 
 def kind_of_content(checkpoint: Mapping[str, Any]) -> DataKind:

@@ -7,7 +7,6 @@ the colour-blind safe palette of Okabe and Ito.
 
 import io
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_lightning.evaluation.analysis import Analysis, WorstSample
+from mnist_lightning.evaluation.analysis import WorstSample
 from mnist_lightning.evaluation.calibration import BINS, Bin
 
 if TYPE_CHECKING:
@@ -34,20 +33,14 @@ GAP = 6  # pixels between the images of a sheet
 CAPTION_HEIGHT = 34  # pixels, two lines
 
 
-def result_figures(analysis: Analysis, noun: str) -> dict[str, "Figure"]:
-    """Return the figures that summarise a test, by name; `noun` is "images" or "rows"."""
-    return {
-        "confusion matrix": confusion_matrix(analysis.confusion, [each.name for each in analysis.classes]),
-        "reliability diagram": reliability_diagram(analysis.reliability, noun),
-    }
-
-
 def confusion_matrix(confusion: Tensor, class_names: Sequence[str]) -> "Figure":
     """Draw the number of samples by label and predicted class, correct ones in blue and errors in vermilion.
 
     Blue is darker for a higher recall, vermilion for more errors. Of more than `MAX_MATRIX_CLASSES` classes, the
     `MAX_COUNT_CLASSES` with the most errors are drawn.
     """
+    from matplotlib.colors import to_rgb
+
     names, title = _labels(class_names), "Confusion matrix"
     totals = confusion.sum(dim=1)
     if len(names) > MAX_MATRIX_CLASSES:
@@ -62,7 +55,7 @@ def confusion_matrix(confusion: Tensor, class_names: Sequence[str]) -> "Figure":
         is_correct, counts / totals.clamp(min=1).numpy()[:, None], counts / max(1, counts[~is_correct].max(initial=0))
     )
     colours = np.where(is_correct[..., None], _shades(BLUE, fraction), _shades(VERMILION, fraction))
-    colours[counts == 0] = _rgb(LIGHT_GREY)
+    colours[counts == 0] = to_rgb(LIGHT_GREY)
     cell = 0.42 if count <= 12 else 0.34 if count <= MAX_COUNT_CLASSES else 0.14  # inches
     small = 10 if count <= 12 else 7.5
     is_long = max(map(len, names)) > (2 if count > MAX_COUNT_CLASSES else 3)
@@ -212,11 +205,9 @@ def _labels(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _rgb(colour: str) -> NDArray[np.float64]:
-    return np.array([int(pair, 16) / 255 for pair in re.findall("..", colour[1:])])
-
-
 def _shades(colour: str, fraction: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return RGB (..., 3) between a pale shade of a colour (0) and the colour itself (1)."""
-    pale = 1 - 0.2 * (1 - _rgb(colour))
-    return pale + fraction[..., None] * (_rgb(colour) - pale)
+    from matplotlib.colors import to_rgb
+
+    full: NDArray[np.float64] = np.array(to_rgb(colour))
+    return 1 - (0.2 + 0.8 * fraction[..., None]) * (1 - full)

@@ -13,7 +13,6 @@ from mnist_lightning.errors import ConfigError
 T = TypeVar("T")
 ClassPath = dict[str, Any]  # {"class_path": "torchvision.models.resnet18", "init_args": {"progress": False}}
 
-
 _given: dict[str, Callable[..., Any]] = {}  # what was given to `class_path_of`: it need not be importable
 
 

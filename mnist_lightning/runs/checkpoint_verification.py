@@ -77,11 +77,7 @@ def read_entries(folder: Path) -> list[Entry]:
 
 
 def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Check that a checkpoint contains the state of a training run, and not only weights.
-
-    Args:
-        path: Named in the error.
-        checkpoint: As `read_checkpoint` returns it.
+    """Check that a checkpoint from this path contains the state of a training run, and not only weights.
 
     Raises:
         CheckpointError: If some of the state is missing.

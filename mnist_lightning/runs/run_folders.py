@@ -65,10 +65,9 @@ class Run:
         Raises:
             CheckpointError: If there is none, or it is corrupted.
         """
-        entries = self.entries()
-        ranked = by_rank(entries)
+        ranked = by_rank(self.entries())
         if not ranked:
-            return self._last(entries)
+            return self.last()
         if self._is_corrupted(BEST, ranked):
             ranked = ranked[:1]  # only its copy may replace it: the next best is another result
         for entry in ranked:
@@ -86,9 +85,7 @@ class Run:
         Raises:
             CheckpointError: If no checkpoint is left.
         """
-        return self._last(self.entries())
-
-    def _last(self, entries: list[Entry]) -> Path:
+        entries = self.entries()
         self._is_corrupted(LAST, entries)
         for entry in sorted(entries, key=lambda entry: -entry.global_step):
             if path := self._verified(LAST, entry):

@@ -94,7 +94,11 @@ class ResultWriter(Callback):
         text = json.dumps(result | analysis.to_dict(noun), indent=1)
         replace_file(self.folder / RESULT, f"{text}\n".encode())
         replace_file(self.folder / PREDICTIONS, predictions.as_csv().encode())
-        figures = {name: plots.as_png(figure) for name, figure in plots.result_figures(analysis, noun).items()}
+        class_names = [each.name for each in analysis.classes]
+        figures = {
+            "confusion matrix": plots.as_png(plots.confusion_matrix(analysis.confusion, class_names)),
+            "reliability diagram": plots.as_png(plots.reliability_diagram(analysis.reliability, noun)),
+        }
         if noun == "images":
             pixels = loader.images[[each.index for each in analysis.worst_samples]].cpu().numpy()
             figures["worst images"] = plots.as_png(plots.worst_images(pixels, analysis.worst_samples))

@@ -23,15 +23,9 @@ NOTE = "# up to step"  # starts the lines that record what changed when a run wa
 
 
 class Change(NamedTuple):
-    """An option whose value differs between two configs.
+    """An option whose value differs between two configs; a value is None where it has none."""
 
-    Args:
-        name: Its dotted name, such as `model.lr`.
-        old: Its value before; None if it had none.
-        new: Its value now; None if it has none.
-    """
-
-    name: str
+    name: str  # dotted, such as `model.lr`
     old: Any
     new: Any
 

@@ -89,12 +89,7 @@ def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Check that the weights in a checkpoint fit a network.
-
-    Args:
-        path: Named in the error.
-        checkpoint: As `read_checkpoint` returns it.
-        expected: The state dict of the network, without prefix.
+    """Check that the weights in a checkpoint from this path fit a network with this state dict.
 
     Raises:
         CheckpointError: If a tensor is missing, unknown, of another shape or dtype, or not finite.

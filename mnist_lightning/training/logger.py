@@ -84,20 +84,12 @@ class RunLogger(TensorBoardLogger):
             warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=FutureWarning)
             self.experiment.add_graph(model.network, model.example_input_array.to(model.device))
 
-    def log_layout(self) -> None:
-        """Define the charts that compare training with validation."""
-        self.experiment.add_custom_scalars(LAYOUT)
-
     @rank_zero_only
     def log_figure(self, tag: str, png: bytes, epoch: int) -> None:
         """Write a PNG file at an epoch; `SummaryWriter.add_image` would need its pixels, and encode them once more."""
         width, height = struct.unpack(">II", png[16:24])
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
         self.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), epoch)
-
-    def log_text(self, tag: str, text: str, epoch: int) -> None:
-        """Write a line at an epoch."""
-        self.experiment.add_text(tag, text, epoch)
 
     def save(self) -> None:
         """Flush the events; the run's `config.yaml` replaces Lightning's `hparams.yaml`."""

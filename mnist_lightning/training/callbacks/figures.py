@@ -12,7 +12,7 @@ from mnist_lightning.evaluation.analysis import confusion_matrix, worst_samples
 from mnist_lightning.evaluation.predictions import Predictions
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.classifier import Classifier
-from mnist_lightning.training.logger import RunLogger, run_logger
+from mnist_lightning.training.logger import LAYOUT, RunLogger, run_logger
 
 TRAINING_IMAGES, WORST_IMAGES = 64, 16  # drawn
 COLUMNS = 8
@@ -37,9 +37,9 @@ class TensorBoardFigures(Callback):
         self._epoch = 0  # that ended last
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Describe the charts that compare training with validation."""
+        """Define the charts that compare training with validation."""
         if logger := run_logger(trainer):
-            logger.log_layout()
+            logger.experiment.add_custom_scalars(LAYOUT)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Discard the predictions of the previous validation."""

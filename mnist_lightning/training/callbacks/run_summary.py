@@ -70,7 +70,7 @@ class RunSummary(Callback):
         )
         if logger := run_logger(trainer):
             last_epoch = trainer.current_epoch - 1
-            logger.log_text(END, reason, last_epoch)
+            logger.experiment.add_text(END, reason, last_epoch)
             reached, epoch = (best.metrics, best.epoch) if best else (self._epoch_metrics(trainer), last_epoch)
             metrics_of_run = {f"hp/{name}": value for name, value in reached.items()}
             logger.log_hyperparams(hyper_parameters(trainer, pl_module), metrics_of_run, epoch)
@@ -79,7 +79,9 @@ class RunSummary(Callback):
         """Log why training was interrupted, if writing can succeed."""
         logger = run_logger(trainer)
         if logger and isinstance(exception, DivergenceError | SystemExit):
-            logger.log_text(END, f"interrupted, {type(exception).__name__}: {exception}", trainer.current_epoch)
+            logger.experiment.add_text(
+                END, f"interrupted, {type(exception).__name__}: {exception}", trainer.current_epoch
+            )
             logger.save()
 
     @rank_zero_only
@@ -95,7 +97,7 @@ class RunSummary(Callback):
             cut = f"epoch {self._epoch}: the monitored metric stopped improving, learning rate {self._lr:g} -> {lr:g}"
             pl_module.print(cut)
             if logger := run_logger(trainer):
-                logger.log_text("Learning rate/reduced", cut, self._epoch)
+                logger.experiment.add_text("Learning rate/reduced", cut, self._epoch)
         self._epoch, self._lr = None, lr
 
     def _epoch_metrics(self, trainer: Trainer) -> dict[str, float]:

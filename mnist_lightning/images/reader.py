@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mnist_lightning.console import printable
 from mnist_lightning.errors import ImageError
@@ -31,30 +31,8 @@ MAX_JPEG_PIXELS = 50_000_000
 MIN_DETAIL = 1024  # pixels of the longer side that always remain; larger images are reduced by an integer factor
 
 # What Pillow raises for corrupted bytes, according to its own fuzz tests, and what its Python decoders may add.
-DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    MemoryError,
-    ValueError,
-    NotImplementedError,
-    OverflowError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    struct.error,
-)
-
-UPRIGHT = {  # the transposition that undoes each EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+FUZZ_ERRORS = (OSError, SyntaxError, MemoryError, ValueError, NotImplementedError, OverflowError)
+DECODING_ERRORS = (*FUZZ_ERRORS, LookupError, TypeError, AttributeError, EOFError, struct.error)
 
 
 def find_image_files(places: Sequence[str]) -> tuple[list[Path], list[ImageError]]:
@@ -62,9 +40,6 @@ def find_image_files(places: Sequence[str]) -> tuple[list[Path], list[ImageError
 
     A file is returned whatever its name. A folder stands for the files in it and its subfolders that have a suffix of
     `SUFFIXES` or `UNSUPPORTED_SUFFIXES`, sorted by name, except hidden ones and those behind symbolic links to folders.
-
-    Args:
-        places: Paths of files and folders.
     """
     paths: list[Path] = []
     errors: list[ImageError] = []
@@ -73,9 +48,6 @@ def find_image_files(places: Sequence[str]) -> tuple[list[Path], list[ImageError
         errors.append(ImageError(f"{printable(str(error.filename))}: cannot be read: {error.strerror}"))
 
     for place in places:
-        if not place:
-            errors.append(ImageError("an image's path must not be empty"))
-            continue
         if not os.path.isdir(place):
             paths.append(Path(place))
             continue
@@ -106,7 +78,10 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         warnings.simplefilter("ignore")  # Pillow's warnings about what it can repair; sizes are checked below
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image, _silent_decoder(image):
-                _check_size(image, name)
+                limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
+                if image.width * image.height > limit:
+                    size = f"{image.width}×{image.height} pixels"
+                    raise ImageError(f"{name}: {size}, more than {limit // 10**6} megapixels; save the image smaller")
                 image.draft("RGB", (MIN_DETAIL, MIN_DETAIL))  # decodes a JPEG no larger than needed
                 return flatten(image)
         except ImageError:
@@ -124,13 +99,8 @@ def flatten(image: Image.Image) -> Image.Image:
     """Return an image as viewers display it: upright, in 8 bits, on white where it is transparent.
 
     Pixels of up to 16 bits are scaled to 8. So are pixels of 32 bits if their values are those of 8 or 16 bits, or lie
-    in [0, 1]. An image with more than `MIN_DETAIL` pixels on its longer side is reduced by an integer factor.
-
-    Args:
-        image: A Pillow image of any mode.
-
-    Returns:
-        An image of mode `L` or `RGB`.
+    in [0, 1]. An image with more than `MIN_DETAIL` pixels on its longer side is reduced by an integer factor. The mode
+    of the result is `L` or `RGB`.
 
     Raises:
         ValueError: If the values of a 32-bit image have another range.
@@ -153,7 +123,8 @@ def flatten(image: Image.Image) -> Image.Image:
         white.paste(flat, mask=flat.getchannel("A"))
         flat = white
     flat.info.clear()  # including EXIF: whoever reads that would turn the image once more
-    return flat.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else flat
+    flat.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(flat)
 
 
 def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
@@ -174,13 +145,6 @@ def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:
     if not data:
         raise ImageError(f"{name}: the file is empty")
     return data
-
-
-def _check_size(image: Image.Image, name: str) -> None:
-    limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
-    if image.width * image.height > limit:
-        size = f"{image.width}×{image.height} pixels"
-        raise ImageError(f"{name}: {size}, more than {limit // 10**6} megapixels; save the image smaller")
 
 
 @contextmanager

@@ -153,12 +153,6 @@ def test_a_folder_stands_for_all_its_images_sorted_by_name(tmp_path: Path) -> No
     assert not errors
 
 
-def test_an_empty_path_is_an_error() -> None:
-    found, errors = find_image_files([""])
-    assert not found
-    assert [str(error) for error in errors] == ["an image's path must not be empty"]
-
-
 def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     found, errors = find_image_files([str(tmp_path)])

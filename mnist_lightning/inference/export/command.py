@@ -3,7 +3,6 @@
 Heavy modules are imported when they are needed, so that `--help` is fast.
 """
 
-import argparse
 import json
 import sys
 from importlib.metadata import version
@@ -45,28 +44,6 @@ def main(args: list[str]) -> int:
         )
     if options.output and options.output.suffix != f".{options.format}":
         raise ConfigError(f"--output {options.output} must end in .{options.format}, or pass another --format")
-    _export(options)
-    return 0
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        "export", DESCRIPTION, "export --format onnx --ckpt_path version_3/best --output digits.onnx"
-    )
-    parser.add_argument("--format", choices=PACKAGES, default="onnx", help="file format (default: onnx)")
-    parser.add_checkpoint_option()
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: beside the checkpoint)")
-    parser.add_argument(
-        "--data.data_dir",
-        dest="data_dir",
-        type=Path,
-        metavar="FOLDER",
-        help="data folder with the test images for the comparison (default: the run's, else the bundled MNIST)",
-    )
-    return parser
-
-
-def _export(options: argparse.Namespace) -> None:
     from mnist_lightning.inference.export import verify
     from mnist_lightning.inference.export.formats import FORMATS
     from mnist_lightning.inference.network import load_image_network
@@ -100,6 +77,24 @@ def _export(options: argparse.Namespace) -> None:
         f"read back by {file_format.runtime} and compared with the checkpoint on {result.count:,} images of {source}:\n"
         f"same labels on all, outputs differ by at most {result.difference:.1e} (rounding explains {result.bound:.1e})"
     )
+    return 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "export", DESCRIPTION, "export --format onnx --ckpt_path version_3/best --output digits.onnx"
+    )
+    parser.add_argument("--format", choices=PACKAGES, default="onnx", help="file format (default: onnx)")
+    parser.add_checkpoint_option()
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file to write (default: beside the checkpoint)")
+    parser.add_argument(
+        "--data.data_dir",
+        dest="data_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="data folder with the test images for the comparison (default: the run's, else the bundled MNIST)",
+    )
+    return parser
 
 
 def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> dict[str, str]:
@@ -122,7 +117,6 @@ def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> 
     elif data_dir:
         files = {file.name: data_dir / trained.dataset.folder / "raw" / file.name for file in trained.dataset.files}
         if all(path.is_file() for path in files.values()):
-            metadata["data_sha256"] = json.dumps(
-                {name: checkpoint_verification.sha256(path) for name, path in files.items()}
-            )
+            hashes = {name: checkpoint_verification.sha256(path) for name, path in files.items()}
+            metadata["data_sha256"] = json.dumps(hashes)
     return metadata

@@ -7,9 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime, torch_runtime
 from mnist_lightning.models.cnn import SimpleCNN
@@ -20,13 +18,7 @@ ONNX_OPSET = 18
 
 @dataclass(frozen=True)
 class Format:
-    """A file format.
-
-    Args:
-        runtime: Name of the runtime that reads it.
-        write: Returns the file's bytes for a network and metadata, all strings.
-        read: Returns the network in the bytes, run by the format's own runtime.
-    """
+    """How a network and its metadata become a file's bytes, and how the runtime of that name runs these bytes."""
 
     runtime: str
     write: Callable[[PixelNetwork, Mapping[str, str]], bytes]
@@ -61,12 +53,7 @@ def _read_onnx(data: bytes) -> Runtime:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-    def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
-        return logits, probabilities
-
-    return run
+    return lambda images: tuple(session.run(["logits", "probabilities"], {"images": images}))
 
 
 def _write_pt2(network: PixelNetwork, metadata: Mapping[str, str]) -> bytes:

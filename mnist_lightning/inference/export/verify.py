@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
-from tqdm import tqdm
 
 from mnist_lightning.console import printable
 from mnist_lightning.data.image_folder.index import read_class_folders
@@ -53,19 +52,11 @@ class Comparison:
 
 
 def compare(exported: Runtime, reference: Runtime, images: NDArray[np.uint8], products: int = PRODUCTS) -> Comparison:
-    """Run both networks on the same images, in batches of several sizes.
-
-    Args:
-        exported: The network to verify.
-        reference: The network that it must agree with.
-        images: uint8 (N, H, W) or (N, H, W, 3), at least one.
-        products: Length of the longest sum in the network.
-    """
+    """Run both networks on images, uint8 (N, H, W) or (N, H, W, 3), at least one; the longest sum has `products`."""
     batch_size = max(1, BATCH_SIZE * PRODUCTS // max(products, PRODUCTS))
     edges = sorted({0, 1, *range(batch_size, len(images), batch_size), len(images)})  # the first batch is one image
     different_labels, difference, largest = 0, 0.0, 0.0
-    # `disable=None` disables the progress bar unless stderr is a terminal.
-    for start, stop in itertools.pairwise(tqdm(edges, desc="comparing", unit="batch", leave=False, disable=None)):
+    for start, stop in itertools.pairwise(edges):
         logits, probabilities = exported(images[start:stop])
         expected_logits, expected_probabilities = reference(images[start:stop])
         different_labels += int((logits.argmax(axis=1) != expected_logits.argmax(axis=1)).sum())
@@ -83,11 +74,7 @@ def longest_sum(network: nn.Module) -> int:
 
 
 def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
-    """Return the test images of a data set, uint8 (N, 28, 28), and where they come from.
-
-    Args:
-        dataset: The data set that the network was trained on.
-        data_dir: The folder of all data sets. The bundled MNIST is read if this folder has no test images.
+    """Return the test images of a data set, uint8 (N, 28, 28), or else of the bundled MNIST, and where they come from.
 
     Raises:
         DatasetError: If the file of test images is corrupted or its images have another size.
@@ -108,9 +95,7 @@ def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDA
 def read_folder_images(schema: ImageSchema, folder: Path) -> tuple[NDArray[np.uint8], str]:
     """Return images of the folder that a network was trained on, in the form it takes, and where they come from.
 
-    Args:
-        schema: The form of the images.
-        folder: The folder; random pixels are returned if it no longer exists.
+    Random pixels are returned if the folder no longer exists.
 
     Raises:
         DatasetError: If the folder cannot be read.

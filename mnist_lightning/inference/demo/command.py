@@ -21,7 +21,13 @@ DESCRIPTION = (
 
 def main(args: list[str]) -> int:
     """Run the command with the arguments after `demo` until Ctrl-C; return its exit code."""
-    options = _parser().parse_args(args)
+    parser = CommandParser("demo", DESCRIPTION, "demo --ckpt_path version_3/best --port 7860")
+    parser.add_checkpoint_option()
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), default=7860, help="port to listen on, 0 for a free one (default: 7860)"
+    )
+    options = parser.parse_args(args)
     from mnist_lightning.inference.network import load_image_network
 
     trained = load_image_network(options.ckpt_path)
@@ -45,12 +51,7 @@ def main(args: list[str]) -> int:
 
 
 def make_server(trained: "TrainedNetwork[ImageSchema]", host: str, port: int) -> "PageServer":
-    """Return a server of the page that listens; it replies once `serve_forever` runs.
-
-    Args:
-        trained: The network.
-        host: Address to listen on.
-        port: Port to listen on; 0 chooses a free one.
+    """Return a server of the page that listens on a port, 0 for a free one; it replies once `serve_forever` runs.
 
     Raises:
         ConfigError: If the server cannot listen on the address.
@@ -62,7 +63,6 @@ def make_server(trained: "TrainedNetwork[ImageSchema]", host: str, port: int) ->
     from mnist_lightning.inference.pixel_network import torch_runtime
 
     run = torch_runtime(trained.pixel_network)
-    class_names = trained.schema.class_names
 
     def predict(drawing: bytes) -> dict[str, Any]:
         try:
@@ -71,29 +71,18 @@ def make_server(trained: "TrainedNetwork[ImageSchema]", host: str, port: int) ->
             return {"label": None}
         _, (probabilities,) = run(image[None])
         return {
-            "label": class_names[probabilities.argmax()],
+            "label": trained.schema.class_names[probabilities.argmax()],
             "probabilities": probabilities.tolist(),
             "pixels": image.ravel().tolist(),
         }
 
     network = {
-        "class_names": class_names,
+        "class_names": trained.schema.class_names,
         "checkpoint": f"{trained.path}, epoch {trained.epoch}",
         "unsure_below": trained.calibration.unsure_below,
     }
     try:
         return PageServer(host, port, network, predict)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --host or --port"
-        ) from error
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser("demo", DESCRIPTION, "demo --ckpt_path version_3/best --port 7860")
-    parser.add_checkpoint_option()
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
-    parser.add_argument(
-        "--port", type=whole_number(0, 65535), default=7860, help="port to listen on, 0 for a free one (default: 7860)"
-    )
-    return parser
+        reason = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise ConfigError(f"{reason}; choose another --host or --port") from error

@@ -34,11 +34,7 @@ def draw_contact_sheet(image: Image.Image, network_input: NetworkInput) -> Image
 def save_contact_sheet(folder: Path, name: str, taken: set[str], sheet: Image.Image) -> None:
     """Save the contact sheet of an image as `<name>.input.png`, or `<name>-2.input.png` and so on if that is taken.
 
-    Args:
-        folder: Where to save it; must exist.
-        name: The image's file name.
-        taken: The names, in lower case, that were used in this folder; the new one is added.
-        sheet: The contact sheet.
+    The folder must exist. `taken` are the names used in it so far, in lower case; the new one is added.
 
     Raises:
         StorageError: If it cannot be written.

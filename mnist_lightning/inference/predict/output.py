@@ -23,12 +23,7 @@ class Labelled(NamedTuple):
 
 
 class ImageTable:
-    """Format predictions for images as lines of a table, wide enough for all file and class names.
-
-    Args:
-        paths: The images.
-        class_names: The possible labels.
-    """
+    """Format predictions for images as lines of a table, wide enough for all file and class names."""
 
     def __init__(self, paths: Sequence[Path], class_names: Sequence[str]) -> None:
         self.file_width = max(len("file"), *(len(printable(str(path))) for path in paths))

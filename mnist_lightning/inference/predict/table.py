@@ -8,7 +8,7 @@ from mnist_lightning.data.table.encoder import TableSchema
 from mnist_lightning.data.table.reader import read_table
 from mnist_lightning.inference.network import TrainedNetwork
 from mnist_lightning.inference.predict.output import Labelled
-from mnist_lightning.inference.prediction import predictions_from
+from mnist_lightning.inference.prediction import Prediction, predictions_from
 
 BATCH_SIZE = 4096  # rows that go through the network at once; limits the memory
 
@@ -16,24 +16,17 @@ BATCH_SIZE = 4096  # rows that go through the network at once; limits the memory
 def label_rows(trained: TrainedNetwork[TableSchema], csv_file: Path, unsure_below: float) -> list[Labelled]:
     """Return the prediction for each row of a CSV file, with the row's number in the file.
 
-    Args:
-        trained: The network.
-        csv_file: The table. It may lack the target column, and have other columns.
-        unsure_below: Probability in [0, 1] below which a prediction counts as unsure.
+    The file may lack the target column, and have other columns. Below a probability of `unsure_below`, in [0, 1], a
+    prediction counts as unsure.
 
     Raises:
         ConfigError: If pandas is not installed.
         DatasetError: If the table cannot be read, or does not fit the network.
     """
     table = read_table(csv_file, trained.schema.features)
-    labelled: list[Labelled] = []
-    for inputs, rows in zip(
-        torch.split(torch.from_numpy(trained.schema.encode(table)), BATCH_SIZE),
-        torch.split(torch.from_numpy(table.rows), BATCH_SIZE),
-        strict=True,
-    ):
+    predictions: list[Prediction] = []
+    for inputs in torch.split(torch.from_numpy(trained.schema.encode(table)), BATCH_SIZE):
         with torch.inference_mode():
             probabilities = (trained.network(inputs) / trained.calibration.temperature).softmax(dim=1)
-        predictions = predictions_from(probabilities, trained.schema.class_names, unsure_below)
-        labelled += [Labelled(csv_file, *pair) for pair in zip(predictions, rows.tolist(), strict=True)]
-    return labelled
+        predictions += predictions_from(probabilities, trained.schema.class_names, unsure_below)
+    return [Labelled(csv_file, *pair) for pair in zip(predictions, table.rows.tolist(), strict=True)]

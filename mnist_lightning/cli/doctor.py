@@ -96,9 +96,7 @@ def check_device() -> Iterator[Finding]:
     reason = f", because OMP_NUM_THREADS is {threads}" if threads else ""
     text = f"{device_name(torch.device('cpu'))} on {os.cpu_count()} cores{reason}"
     yield "note" if threads else "ok", "CPU", text
-    precision = native_precision(on_gpu=on_gpu)
-    native = "native" if precision == "bf16-mixed" else "not native"
-    yield "ok", "bfloat16", f"{native}: --trainer.precision auto means {precision}"
+    yield "ok", "precision", f"--trainer.precision auto means {native_precision(on_gpu=on_gpu)} here"
 
 
 def check_data(data_dir: Path) -> Iterator[Finding]:

@@ -11,10 +11,7 @@ from types import FrameType
 from mnist_lightning.console import discard_output, leave_closed_terminal, print_stderr
 from mnist_lightning.errors import ConfigError, DivergenceError, StorageError, UserError
 
-HOW_TO_RESUME = {
-    "fit": "; resume with fit --ckpt_path last",
-    "sweep": "; the same command resumes the sweep",
-}
+HOW_TO_RESUME = {"fit": "; resume with fit --ckpt_path last", "sweep": "; the same command resumes the sweep"}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 

@@ -139,12 +139,9 @@ def expected_calibration_error(bins: list[Bin]) -> float:
 
 def from_checkpoint(checkpoint: Mapping[str, Any]) -> Calibration | None:
     """Return the calibration stored in a checkpoint; None if it is missing, as without validation, or invalid."""
-    stored: Any = checkpoint.get(KEY)
-    if not isinstance(stored, dict) or not all(isinstance(value, float) for value in stored.values()):
-        return None
     try:
-        calibration = Calibration(**stored)
-    except TypeError:  # other fields
+        calibration = Calibration(**checkpoint[KEY])
+        is_valid = 0 < calibration.temperature < math.inf and 0 <= calibration.unsure_below <= 1
+    except (KeyError, TypeError, RuntimeError):  # missing, or other fields or types, tensors included
         return None
-    is_valid = 0 < calibration.temperature < math.inf and 0 <= calibration.unsure_below <= 1
     return calibration if is_valid else None

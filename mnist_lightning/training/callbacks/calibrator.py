@@ -18,10 +18,6 @@ class Calibrator(Callback):
         self._calibration: Calibration | None = None
         self._calibrated_step = -1
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Discard the predictions of the previous validation."""
-        self._collector.clear()
-
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
     ) -> None:

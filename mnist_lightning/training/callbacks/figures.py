@@ -41,20 +41,16 @@ class TensorBoardFigures(Callback):
         if logger := run_logger(trainer):
             logger.experiment.add_custom_scalars(LAYOUT)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Discard the predictions of the previous validation."""
-        self._collector.clear()
-
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
     ) -> None:
         """Collect the predictions."""
-        if self.figures != "none":
+        if self._is_collecting(trainer):
             self._collector.add(outputs, batch[1])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the predictions of all ranks."""
-        if self.figures != "none" and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if self._is_collecting(trainer):
             assert isinstance(trainer.val_dataloaders, BatchLoader)
             self._predictions = self._collector.gather(trainer, trainer.val_dataloaders)
 
@@ -72,6 +68,9 @@ class TensorBoardFigures(Callback):
         """Draw the last epoch, if that is all to be drawn."""
         if self.figures == "end":
             self._draw(trainer)
+
+    def _is_collecting(self, trainer: Trainer) -> bool:
+        return self.figures != "none" and trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def _draw(self, trainer: Trainer) -> None:
         predictions, self._predictions = self._predictions, None

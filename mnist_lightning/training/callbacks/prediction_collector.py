@@ -16,16 +16,12 @@ class PredictionCollector:
     def __init__(self) -> None:
         self._batches: list[tuple[Tensor, Tensor]] = []
 
-    def clear(self) -> None:
-        """Discard what was collected."""
-        self._batches.clear()
-
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Keep a batch, on its device: logits (B, classes) and labels int64 (B,)."""
         self._batches.append((logits, labels))
 
     def gather(self, trainer: Trainer, loader: BatchLoader) -> Predictions:
-        """Return the predictions of all ranks; each rank calls this once after an evaluation.
+        """Return the predictions of all ranks, and start over; each rank calls this once after an evaluation.
 
         Args:
             trainer: Its strategy reduces over the ranks; its data module knows the number of classes.
@@ -35,8 +31,9 @@ class PredictionCollector:
         logits = torch.zeros(count, len(schema_of(trainer).class_names), device=device)
         labels = torch.zeros(count, dtype=torch.int64, device=device)
         seen = torch.zeros_like(labels)
-        if self._batches:
-            batch_logits, batch_labels = (torch.cat(batches) for batches in zip(*self._batches, strict=True))
+        batches, self._batches = self._batches, []
+        if batches:
+            batch_logits, batch_labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
             places = torch.searchsorted(loader.indices, loader.order())[: len(batch_labels)].to(device)
             logits[places], labels[places], seen[places] = batch_logits.float(), batch_labels, 1
         # Each sample is evaluated on one rank and is zero on the others, so the sum is exact.

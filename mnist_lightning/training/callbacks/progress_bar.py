@@ -7,14 +7,7 @@ from lightning.pytorch import callbacks as lightning_callbacks
 
 
 class ProgressBar(lightning_callbacks.TQDMProgressBar):
-    """Show the progress of an epoch or of an evaluation.
-
-    Args:
-        refresh_rate: Batches between two updates of the bar.
-    """
-
-    def __init__(self, refresh_rate: int = 20) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+    """Show the progress of an epoch or of an evaluation; the arguments are Lightning's."""
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         """Print above the bar; Lightning's own drops what is printed before there is a bar."""

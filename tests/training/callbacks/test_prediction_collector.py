@@ -38,10 +38,9 @@ def test_ranks_predict_every_image_once_and_in_file_order(world_size: int) -> No
     assert sorted(seen) == indices.tolist()
 
 
-def test_a_limited_evaluation_has_the_predictions_that_it_made() -> None:
+def test_a_limited_evaluation_has_the_predictions_that_it_made_and_the_next_starts_over() -> None:
     loader = BatchLoader(torch.zeros(20, 4, 4, dtype=torch.uint8), torch.zeros(20).long(), batch_size=8, mean=0, std=1)
     collector = PredictionCollector()
     collector.add(torch.ones(8, 3), torch.zeros(8).long())
     assert collector.gather(lone_process(), loader).indices.tolist() == list(range(8))
-    collector.clear()
     assert len(collector.gather(lone_process(), loader).labels) == 0

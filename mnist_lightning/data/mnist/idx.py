@@ -12,9 +12,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedIOBase, BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -123,29 +121,21 @@ def _header_size(shape: tuple[int, ...]) -> int:
     return 4 + 4 * len(shape)
 
 
-@contextmanager
-def _opened(path: StrPath) -> Iterator[BufferedReader]:
+def _map_items(path: StrPath, dimensions: tuple[str, ...], item_type: int) -> NDArray[Any]:
     try:
-        # Checked before opening, because opening a FIFO waits for a writer.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before opening, because opening a FIFO waits for a writer
             raise DatasetError(f"{path}: not a regular file")
         with open(path, "rb") as file:
-            yield file
+            shape = parse_header(file, path, item_type)
+            if len(shape) != len(dimensions):
+                wanted = f"{len(dimensions)} ({', '.join(dimensions)})"
+                raise DatasetError(f"{path}: {len(shape)} dimensions at byte 3 instead of {wanted}")
+            expected, found = file_size(shape, item_type), os.fstat(file.fileno()).st_size
+            if found != expected:
+                fault = "too short" if found < expected else "followed by other bytes"
+                sizes = f"{' x '.join(map(str, shape))} items need {expected} bytes, the file has {found}"
+                raise DatasetError(f"{path}: {fault}: {sizes}; copy or unpack it again")
+            # Copy-on-write, so that the array counts as writable: torch warns about read-only memory.
+            return np.memmap(file, ITEMS[item_type][0], mode="c", offset=_header_size(shape), shape=shape)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _map_items(path: StrPath, dimensions: tuple[str, ...], item_type: int) -> NDArray[Any]:
-    with _opened(path) as file:
-        shape = parse_header(file, path, item_type)
-        if len(shape) != len(dimensions):
-            raise DatasetError(
-                f"{path}: {len(shape)} dimensions at byte 3 instead of {len(dimensions)} ({', '.join(dimensions)})"
-            )
-        expected, found = file_size(shape, item_type), os.fstat(file.fileno()).st_size
-        if found != expected:
-            fault = "too short" if found < expected else "followed by other bytes"
-            sizes = f"{' x '.join(map(str, shape))} items need {expected} bytes, the file has {found}"
-            raise DatasetError(f"{path}: {fault}: {sizes}; copy or unpack it again")
-        # Copy-on-write, so that the array counts as writable: torch warns about read-only memory.
-        return np.memmap(file, ITEMS[item_type][0], mode="c", offset=_header_size(shape), shape=shape)

@@ -15,14 +15,7 @@ from mnist_lightning.data.image_schema import MNIST_SCHEMA, SIDE
 from mnist_lightning.data.mnist import idx
 
 DatasetName = Literal[
-    "mnist",
-    "fashion_mnist",
-    "kmnist",
-    "emnist_balanced",
-    "emnist_letters",
-    "emnist_digits",
-    "emnist_byclass",
-    "qmnist",
+    "mnist", "fashion_mnist", "kmnist", "emnist_balanced", "emnist_letters", "emnist_digits", "emnist_byclass", "qmnist"
 ]
 
 
@@ -77,35 +70,32 @@ class DatasetSource:
 
 
 def _files(
-    train: str = "train",
-    test: str = "t10k",
+    *digests: str,
+    prefixes: tuple[str, str] = ("train", "t10k"),
     counts: tuple[int, int] = (60_000, 10_000),
-    *,
-    sha256: Sequence[str | None] = (None,) * 4,
-    packed: Sequence[str | None] = (None,) * 4,
     labels: tuple[str, tuple[int, ...]] = ("labels-idx1-ubyte", ()),
 ) -> tuple[RawFile, ...]:
-    """Return the four files of a data set, whose names begin with `train` and `test`."""
-    kinds = (("images-idx3-ubyte", (SIDE, SIDE)), labels)
-    named = [
+    """Return the four files; a digest is the SHA-256 of a file or, with its algorithm in front, that of `<name>.gz`."""
+    files = [
         (f"{prefix}-{kind}", (count, *shape))
-        for prefix, count in zip((train, test), counts, strict=True)
-        for kind, shape in kinds
+        for prefix, count in zip(prefixes, counts, strict=True)
+        for kind, shape in (("images-idx3-ubyte", (SIDE, SIDE)), labels)
     ]
     return tuple(
-        RawFile(*file, *digests) for file, digests in zip(named, zip(sha256, packed, strict=True), strict=True)
+        RawFile(*file, packed=digest) if ":" in digest else RawFile(*file, digest or None)
+        for file, digest in zip(files, digests or [""] * 4, strict=True)
     )
 
+
+CAPITALS = string.digits + string.ascii_uppercase  # as EMNIST counts them, the digits first
 
 MNIST = DatasetSource(
     folder="MNIST",
     files=_files(
-        sha256=(
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        ),
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     class_names=MNIST_SCHEMA.class_names,
@@ -118,12 +108,10 @@ MNIST = DatasetSource(
 FASHION_MNIST = DatasetSource(
     folder="FashionMNIST",
     files=_files(
-        sha256=(
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        ),
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
     mirrors=(
         "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
@@ -140,12 +128,10 @@ FASHION_MNIST = DatasetSource(
 KMNIST = DatasetSource(
     folder="KMNIST",
     files=_files(
-        packed=(
-            "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-            "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-            "sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-            "sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-        ),
+        "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+        "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+        "sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+        "sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
     ),
     mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
@@ -155,15 +141,12 @@ KMNIST = DatasetSource(
 QMNIST = DatasetSource(
     folder="QMNIST",
     files=_files(
-        "qmnist-train",
-        "qmnist-test",
-        (60_000, 60_000),
-        packed=(
-            "md5:ed72d4157d28c017586c42bc6afe6370",
-            "md5:0058f8dd561b90ffdd0f734c6a30e5e4",
-            "md5:1394631089c404de565df7b7aeaf9412",
-            "md5:5b5b05890a5e13444e108efe57b788aa",
-        ),
+        "md5:ed72d4157d28c017586c42bc6afe6370",
+        "md5:0058f8dd561b90ffdd0f734c6a30e5e4",
+        "md5:1394631089c404de565df7b7aeaf9412",
+        "md5:5b5b05890a5e13444e108efe57b788aa",
+        prefixes=("qmnist-train", "qmnist-test"),
+        counts=(60_000, 60_000),
         labels=("labels-idx2-int", (8,)),
     ),
     mirrors=("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
@@ -177,7 +160,7 @@ def _emnist(split: str, counts: tuple[int, int], class_names: Sequence[str], fir
     digest = "sha256:fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"
     return DatasetSource(
         folder="EMNIST",
-        files=_files(f"emnist-{split}-train", f"emnist-{split}-test", counts),
+        files=_files(prefixes=(f"emnist-{split}-train", f"emnist-{split}-test"), counts=counts),
         mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/",),
         class_names=tuple(class_names),
         first_label=first_label,
@@ -191,12 +174,10 @@ DATASETS: dict[DatasetName, DatasetSource] = {
     "fashion_mnist": FASHION_MNIST,
     "kmnist": KMNIST,
     # Capital and small letters that look alike are one class.
-    "emnist_balanced": _emnist("balanced", (112_800, 18_800), string.digits + string.ascii_uppercase + "abdefghnqrt"),
+    "emnist_balanced": _emnist("balanced", (112_800, 18_800), CAPITALS + "abdefghnqrt"),
     "emnist_letters": _emnist("letters", (124_800, 20_800), string.ascii_lowercase, first_label=1),
     "emnist_digits": _emnist("digits", (240_000, 40_000), string.digits),
-    "emnist_byclass": _emnist(
-        "byclass", (697_932, 116_323), string.digits + string.ascii_uppercase + string.ascii_lowercase
-    ),
+    "emnist_byclass": _emnist("byclass", (697_932, 116_323), CAPITALS + string.ascii_lowercase),
     "qmnist": QMNIST,
 }
 

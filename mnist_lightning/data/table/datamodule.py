@@ -167,13 +167,12 @@ class TabularDataModule(OwnDataModule):
 
     def _read(self, path: Path, target: str) -> Table:
         header = reader.read_header(path)
-        reader.check_columns(path, header, [target])
         features = self._schema.features if self._schema else self.features
         if features is None:
             features = [name for name in header if name and name != target]
             if not features:
                 raise DatasetError(f"{path} has no column besides {target}")
-        return reader.read_table(path, [*features, target], texts=[target])
+        return reader.read_table(path, [target, *features], texts=[target])
 
     def _encode(self, table: Table, target: str) -> Rows:
         inputs = torch.from_numpy(self.schema.encode(table))

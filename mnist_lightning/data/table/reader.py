@@ -7,7 +7,7 @@ reads the file, is imported on first use.
 import csv
 import re
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,16 +77,6 @@ def read_header(path: Path) -> list[str]:
     return names
 
 
-def check_columns(path: Path, header: Sequence[str], wanted: Iterable[str]) -> None:
-    """Check that a table has the wanted columns."""
-    for name in wanted:
-        if name not in header:
-            advice = did_you_mean(name, filter(None, header))
-            if len(header) == 1 and (match := re.search("[;|\t]", header[0])):
-                advice = f"; its fields seem to be separated by {match[0]!r}; save it with commas"
-            raise DatasetError(f"{path} has no column {name}{advice}")
-
-
 def check_features(features: Sequence[str], target: str) -> None:
     """Check that features are at least one column, each once, and not the target."""
     if not features:
@@ -114,7 +104,12 @@ def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) 
         DatasetError: If the file is not a table with these columns and rows, or a number is too large for float32.
     """
     header = read_header(path)
-    check_columns(path, header, columns)
+    for name in columns:
+        if name not in header:
+            advice = did_you_mean(name, filter(None, header))
+            if len(header) == 1 and (match := re.search("[;|\t]", header[0])):
+                advice = f"; its fields seem to be separated by {match[0]!r}; save it with commas"
+            raise DatasetError(f"{path} has no column {name}{advice}")
     positions = {name: header.index(name) for name in columns}
     # The other columns are read too, or pandas would not detect rows that are too long.
     as_text = set(range(len(header))) - set(positions.values()) | {positions[name] for name in texts}

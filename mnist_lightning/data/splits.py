@@ -63,5 +63,4 @@ def _counts_by_class(sizes: NDArray[np.int64], fraction: float) -> NDArray[np.in
     counts = np.floor(exact).astype(np.int64)
     missing = round(fraction * int(sizes.sum())) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[: max(missing, 0)]] += 1
-    at_least_one: NDArray[np.int64] = np.maximum(counts, 1)
-    return at_least_one
+    return np.asarray(np.maximum(counts, 1), np.int64)

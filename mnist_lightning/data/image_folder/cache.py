@@ -54,26 +54,18 @@ def decode(folders: ClassFolders, cache: Path, size: int, channels: int) -> None
         DatasetError: If an image cannot be read; the first are named, and all in `unreadable.txt` in the cache.
         StorageError: If the cache cannot be written.
     """
-    if _is_intact(_read(folders, cache, size, channels)):
+    if _is_intact(read_decoded(folders, cache, size, channels)):
         return  # even if the cache cannot be written
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"):
-            if not _is_intact(_read(folders, cache, size, channels)):  # or another process was first
+            if not _is_intact(read_decoded(folders, cache, size, channels)):  # or another process was first
                 _write(folders, cache, size, channels)
     except OSError as error:
         raise StorageError(f"{printable(str(cache))}: cannot be written: {error.strerror or error}") from error
 
 
-def read_decoded(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decoded:
-    """Return the images in the cache, which must hold them as they are now."""
-    decoded = _read(folders, cache, size, channels)
-    if decoded is None:
-        raise DatasetError(f"{folders.name} changed while its images were read; start again")
-    return decoded
-
-
-def _read(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decoded | None:
+def read_decoded(folders: ClassFolders, cache: Path, size: int, channels: int) -> Decoded | None:
     """Return the images in the cache; None if they are not those of the folder."""
     try:
         with (cache / TABLE).open(encoding="utf-8", errors="surrogateescape", newline="") as table:

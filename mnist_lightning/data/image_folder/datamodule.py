@@ -94,7 +94,10 @@ class PictureFolderDataModule(OwnDataModule):
     @cached_property
     def decoded(self) -> Decoded:
         """The pixels of the images, once `prepare_data` has decoded them."""
-        return read_decoded(self.folders, self.cache, self.size, self.channels)
+        decoded = read_decoded(self.folders, self.cache, self.size, self.channels)
+        if decoded is None:
+            raise DatasetError(f"{self._name} changed while its images were read; start again")
+        return decoded
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -179,12 +182,10 @@ class PictureFolderDataModule(OwnDataModule):
 
     def _description(self) -> list[str]:
         lines = [f"{self.path}: {self._split_sizes()}; {len(self.class_names)} classes: {listed(self.class_names)}"]
-        if strays := self.folders.strays:
-            lines.append(f"not used, because they lie in no class folder: {listed(strays)}")
-        if pairs := self._duplicates:
-            lines.append(
-                f"removed as duplicates: {listed([f'{one} (same pixels as {other})' for one, other in pairs])}"
-            )
-        if pairs := duplicates.in_two_classes(self.folders, self.decoded.digests):
-            lines.append(f"same pixels in two classes: {listed([f'{one} and {other}' for one, other in pairs])}")
-        return lines
+        shared = duplicates.in_two_classes(self.folders, self.decoded.digests)
+        notes = {
+            "not used, because they lie in no class folder": self.folders.strays,
+            "removed as duplicates": [f"{one} (same pixels as {other})" for one, other in self._duplicates],
+            "same pixels in two classes": [f"{one} and {other}" for one, other in shared],
+        }
+        return lines + [f"{note}: {listed(files)}" for note, files in notes.items() if files]

@@ -132,9 +132,8 @@ class _Supply:
         if self.bundled is None:
             raise DatasetError(self._instructions(path.parent))
         if not self.silent:
-            reasons = (
-                "; ".join(f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items()) or "none given"
-            )
+            faults = [f"{urlsplit(url).netloc}: {fault}" for url, fault in self.faults.items()]
+            reasons = "; ".join(faults) or "none given"
             print_stderr(f"{self.dataset.folder}: no mirror delivers it ({reasons}): using the bundled copy")
             self.silent = True
         packed = self.bundled / f"{file.name}.gz"

@@ -12,15 +12,8 @@ from mnist_lightning.console import listed
 from mnist_lightning.data.own_data import OwnDataModule
 from mnist_lightning.data.samples import Samples
 from mnist_lightning.data.splits import HELD_OUT, TrainingSource, stratified_split
-from mnist_lightning.data.table import reader
-from mnist_lightning.data.table.encoder import (
-    MAX_CLASSES,
-    NumberColumn,
-    TableSchema,
-    fit_schema,
-    label_texts,
-    schema_from_plain,
-)
+from mnist_lightning.data.table import encoder, reader
+from mnist_lightning.data.table.encoder import MAX_CLASSES, NumberColumn, TableSchema
 from mnist_lightning.data.table.loader import RowLoader
 from mnist_lightning.data.table.reader import Table
 from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, UserError
@@ -98,7 +91,7 @@ class TabularDataModule(OwnDataModule):
 
     def restore(self, inputs: object) -> None:
         """Take the schema of a trained network, which must take the features asked for."""
-        schema = schema_from_plain(inputs)
+        schema = encoder.schema_from_plain(inputs)
         if schema is None:
             raise CheckpointError("the checkpoint does not define the columns that its network takes")
         if self.features is not None and self.features != schema.features:
@@ -116,20 +109,16 @@ class TabularDataModule(OwnDataModule):
 
     def training_rows(self) -> Rows | None:
         """Return the rows that the network was trained on; None if their file is missing or has changed."""
-        source = self.schema.origin
+        source, path = self.schema.origin, Path(self.schema.origin.path)
         if "train" not in self._splits:
-            if _sha256(Path(source.path)) != source.sha256:
+            if not path.exists() or _sha256(path) != source.sha256:
                 return None
-            self._splits["train"] = self._cut(Path(source.path), self.schema.target, source)["train"]
+            self._splits["train"] = self._cut(path, self.schema.target, source)["train"]
         return self.samples("train")
 
     def _make_loader(self, samples: Samples, batch_size: int, shuffle_seed: int | None) -> RowLoader:
         return RowLoader(
-            samples.inputs,
-            samples.labels,
-            indices=samples.indices,
-            batch_size=batch_size,
-            shuffle_seed=shuffle_seed,
+            samples.inputs, samples.labels, indices=samples.indices, batch_size=batch_size, shuffle_seed=shuffle_seed
         )
 
     def _source(self) -> TrainingSource:
@@ -146,7 +135,7 @@ class TabularDataModule(OwnDataModule):
         classes = _classes_to_split(table, target, len(source.cut) + 1)
         pieces = stratified_split(classes, [HELD_OUT] * len(source.cut), source.split_seed)
         if self._schema is None:
-            self._schema = fit_schema(table, pieces[0], target, source)
+            self._schema = encoder.fit_schema(table, pieces[0], target, source)
         missing = {name: int(reader.is_missing(column)[pieces[0]].sum()) for name, column in table.columns.items()}
         self._missing = {name: count for name, count in missing.items() if count}
         rows = self._encode(table, target)
@@ -194,7 +183,7 @@ class TabularDataModule(OwnDataModule):
 
 def _classes_to_split(table: Table, target: str, num_splits: int) -> NDArray[np.int64]:
     """Return the class of each row, int64 (N,), if there are enough rows of each for every split."""
-    texts = label_texts(table, target)
+    texts = encoder.label_texts(table, target)
     _, first, classes, counts = np.unique(texts.codes, return_index=True, return_inverse=True, return_counts=True)
     column = f"{table.path}, column {target}"
     if len(counts) < 2:
@@ -207,16 +196,12 @@ def _classes_to_split(table: Table, target: str, num_splits: int) -> NDArray[np.
         row = first[counts.argmin()]
         what = f"the class {texts.at(row)} has {least} rows; at least {num_splits} needed, one for each split"
         raise table.fault(row, target, what)
-    numbers: NDArray[np.int64] = classes.astype(np.int64)
-    return numbers
+    return np.asarray(classes, np.int64)
 
 
 def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; empty if it does not exist."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error

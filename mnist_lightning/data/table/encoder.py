@@ -58,8 +58,7 @@ class CategoryColumn:
             indices = np.array([index_of.get(text, -1) for text in (*values.values, "")])[values.codes]
         else:  # numbers, which are not among the categories, or missing
             indices = np.where(np.isnan(values), index_of.get("", -1), -1)
-        one_hot: NDArray[np.float32] = (indices[:, None] == np.arange(len(self.categories))).astype(np.float32)
-        return one_hot
+        return np.asarray(indices[:, None] == np.arange(len(self.categories)), np.float32)
 
 
 @dataclass(frozen=True)

@@ -170,13 +170,12 @@ def _text_columns(frame: Any) -> set[int]:
 
 def _column(series: Any, is_text: bool) -> Numbers | Texts:
     if series.dtype.kind in "iuf":
-        numbers: Numbers = series.to_numpy(np.float64)
-        return numbers
+        return np.asarray(series, np.float64)
     codes, different = need_pandas().factorize(series)
     texts = Texts(codes, tuple(map(str, different)))
     if not is_text and texts.are_numbers()[codes >= 0].all():
-        found: Numbers = np.append(numbers_in(texts.values), np.nan)[codes]  # an empty field has the code -1, the last
-        return found
+        # An empty field has the code -1, the last.
+        return np.asarray(np.append(numbers_in(texts.values), np.nan)[codes])
     return texts
 
 

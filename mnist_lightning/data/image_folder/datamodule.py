@@ -127,10 +127,8 @@ class PictureFolderDataModule(OwnDataModule):
         if schema is None or schema.origin is None:
             raise CheckpointError("the checkpoint was not trained on a folder of images")
         if (self.size, self.channels) != (schema.height, schema.channels):
-            raise ConfigError(
-                f"data.size and data.colour must be those that the network was trained with: {schema.height} and "
-                f"{str(schema.channels == 3).lower()}"
-            )
+            wanted = f"{schema.height} and {str(schema.channels == 3).lower()}"
+            raise ConfigError(f"data.size and data.colour must be those that the network was trained with: {wanted}")
         self._schema = schema
 
     def prepare_data(self) -> None:
@@ -173,10 +171,8 @@ class PictureFolderDataModule(OwnDataModule):
         """The images and their labels, int64 (N,), counted as the network counts the classes."""
         numbers = {name: number for number, name in enumerate(self.class_names)}
         if unknown := next((name for name in self.folders.class_names if name not in numbers), None):
-            raise DatasetError(
-                f"{printable(str(self.path / unknown))}: {printable(unknown)} is not a class of this network: "
-                f"{printable(listed(self.class_names))}"
-            )
+            fault = f"{unknown} is not a class of this network: {listed(self.class_names)}"
+            raise DatasetError(printable(f"{self.path / unknown}: {fault}"))
         label_of_class = np.array([numbers[name] for name in self.folders.class_names], np.int64)
         return torch.from_numpy(self.decoded.images), torch.from_numpy(label_of_class[self.folders.labels])
 

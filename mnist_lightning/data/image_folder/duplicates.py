@@ -97,7 +97,5 @@ def _check_classes(folders: ClassFolders, indices: Indices, least: int, purpose:
     counts = np.bincount(folders.labels[indices], minlength=len(folders.class_names))
     scarce = int(counts.argmin())
     if counts[scarce] < least:
-        raise DatasetError(
-            f"{folders.name}: the class {printable(folders.class_names[scarce])} has {counts[scarce]} different images "
-            f"{purpose}; at least {least} needed"
-        )
+        found = f"{printable(folders.class_names[scarce])} has {counts[scarce]} different images {purpose}"
+        raise DatasetError(f"{folders.name}: the class {found}; at least {least} needed")

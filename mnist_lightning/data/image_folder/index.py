@@ -56,10 +56,8 @@ def read_class_folders(root: Path) -> ClassFolders:
             strays += more
     class_names = tuple(sorted({folder.name for classes in by_split.values() for folder in classes}))
     if not 2 <= len(class_names) <= MOST_CLASSES:
-        raise DatasetError(
-            f"{printable(str(root))} must hold a folder of images for each of 2 to {MOST_CLASSES} classes; "
-            f"found {listed(class_names) or 'none'}"
-        )
+        wanted = f"a folder of images for each of 2 to {MOST_CLASSES} classes"
+        raise DatasetError(f"{printable(str(root))} must hold {wanted}; found {listed(class_names) or 'none'}")
     if odd := next((class_name for class_name in class_names if not is_text(class_name)), None):
         raise DatasetError(f"{printable(str(root / odd))}: the folder's name is not text; rename it")
     files: list[str] = []

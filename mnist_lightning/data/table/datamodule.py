@@ -95,10 +95,8 @@ class TabularDataModule(OwnDataModule):
         if schema is None:
             raise CheckpointError("the checkpoint does not define the columns that its network takes")
         if self.features is not None and self.features != schema.features:
-            raise ConfigError(
-                f"data.features must be those that the network was trained with, {', '.join(schema.features)}; "
-                f"got {', '.join(self.features)}"
-            )
+            wanted, got = ", ".join(schema.features), ", ".join(self.features)
+            raise ConfigError(f"data.features must be those that the network was trained with, {wanted}; got {got}")
         self._schema = schema
 
     def samples(self, split: str) -> Rows:
@@ -189,9 +187,8 @@ def _classes_to_split(table: Table, target: str, num_splits: int) -> NDArray[np.
     if len(counts) < 2:
         raise DatasetError(f"{column}: all rows have the label {texts.at(0)}; at least two classes needed")
     if len(counts) > MAX_CLASSES:
-        raise DatasetError(
-            f"{column} has {len(counts):,} different labels, more than {MAX_CLASSES:,}; numbers are not classes"
-        )
+        found = f"{len(counts):,} different labels, more than {MAX_CLASSES:,}"
+        raise DatasetError(f"{column} has {found}; numbers are not classes")
     if num_splits > (least := counts.min()):
         row = first[counts.argmin()]
         what = f"the class {texts.at(row)} has {least} rows; at least {num_splits} needed, one for each split"

@@ -185,8 +185,6 @@ def _category_column(table: Table, train: NDArray[np.int64], name: str, texts: T
     if categories == [""]:
         raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")
     if len(categories) > MAX_CATEGORIES:
-        raise DatasetError(
-            f"{table.path}, column {name} has {len(categories):,} different texts, more than {MAX_CATEGORIES:,}; leave "
-            "it out of data.features"
-        )
+        found = f"{len(categories):,} different texts, more than {MAX_CATEGORIES:,}"
+        raise DatasetError(f"{table.path}, column {name} has {found}; leave it out of data.features")
     return CategoryColumn(name, tuple(categories))

@@ -121,8 +121,7 @@ def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) 
     rows = np.flatnonzero(filled) + 2
     if not len(rows):
         raise DatasetError(f"{path} has a header and no rows")
-    if not filled.all():
-        frame = frame[filled]
+    frame = frame[filled]
     table = Table(path, rows, {name: _column(frame[position], name in texts) for name, position in positions.items()})
     for name, column in table.columns.items():
         if not isinstance(column, Texts) and len(large := np.flatnonzero(np.abs(column) > LARGEST)):

@@ -8,6 +8,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -58,6 +59,8 @@ def fetch(
     folder = Path(data_dir) / dataset.folder / "raw"
     files = {folder / file.name: file for file in dataset.files}
     try:
+        for path in files:
+            _rename_dotted(path)
         own = [path.name for path, file in files.items() if _is_own(path, file)]
         if own and source != "files":
             print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
@@ -181,6 +184,15 @@ def _unpack_download(packed: Path, path: Path, file: RawFile) -> None:
     if fault := difference(packed, digest=file.packed):
         raise FetchError(fault)
     unpack(packed, path, file.size, file.digest)
+
+
+def _rename_dotted(path: Path) -> None:
+    """Give a file that was placed as `train-images.idx3-ubyte`, another published spelling, its usual name."""
+    for name in (path.name, f"{path.name}.gz"):
+        dotted = path.with_name(name.replace("-idx", ".idx"))
+        if dotted.is_file() and not os.path.lexists(path.with_name(name)):
+            with suppress(FileNotFoundError):  # another process was faster
+                dotted.rename(path.with_name(name))
 
 
 def _fault(path: Path, file: RawFile) -> str:

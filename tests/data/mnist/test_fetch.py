@@ -118,6 +118,13 @@ def test_anything_but_a_regular_file_is_moved_aside(
     assert os.path.lexists(folder / f"{NAMES[0]}.damaged")
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_placed_with_a_dot_before_idx_is_used(dataset: DatasetSource, folder: Path, suffix: str) -> None:
+    files = PACKED if suffix else PUBLISHED
+    fill(folder, {name.replace("-idx", ".idx"): content for name, content in files.items()})
+    assert fetch_mnist(dataset, folder, "download") == PUBLISHED | files
+
+
 # The user's own files
 
 

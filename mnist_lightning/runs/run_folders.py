@@ -65,9 +65,10 @@ class Run:
         Raises:
             CheckpointError: If there is none, or it is corrupted.
         """
-        ranked = by_rank(self.entries())
+        entries = self.entries()
+        ranked = by_rank(entries)
         if not ranked:
-            return self.last()
+            return self._last(entries)
         if self._is_corrupted(BEST, ranked):
             ranked = ranked[:1]  # only its copy may replace it: the next best is another result
         for entry in ranked:
@@ -85,7 +86,9 @@ class Run:
         Raises:
             CheckpointError: If no checkpoint is left.
         """
-        entries = self.entries()
+        return self._last(self.entries())
+
+    def _last(self, entries: list[Entry]) -> Path:
         self._is_corrupted(LAST, entries)
         for entry in sorted(entries, key=lambda entry: -entry.global_step):
             if path := self._verified(LAST, entry):

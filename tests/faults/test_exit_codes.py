@@ -270,7 +270,7 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     (2, nothing, "sweep", "required: --config"),
     (2, a_sweep_that(SWEEP), "sweep --config sweep.yaml", "needs options to search under `space`"),
     (2, a_sweep_that(SWEEP + LR.replace("lr", "lrr")), "sweep --config sweep.yaml", "did you mean --model.lr?"),
-    (2, nothing, "repeat --runs 1", "--runs: must be a whole number above 1"),
+    (2, nothing, "repeat --runs 1", "--runs: must be a whole number at least 2"),
     (2, nothing, "repeat --ckpt_path last", "repeat trains from the start"),
     (2, nothing, "compare version_0 version_1", "predictions.csv does not exist; run `test` to write it"),
     # 3 training diverged

@@ -75,8 +75,7 @@ class MNISTDataModule(ClassificationDataModule):
         self.val_size = val_size
         self.source, self.mirrors = source, mirrors
         self._schema: ImageSchema | None = None
-        # Not to the logger: it gets one table of hyper-parameters, written at the end of the run.
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False)  # `RunSummary` logs them at the end of the run
 
     @property
     def schema(self) -> ImageSchema:

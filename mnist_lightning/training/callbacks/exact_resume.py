@@ -28,6 +28,14 @@ def is_within_epoch(checkpoint: Mapping[str, Any]) -> bool:
     return bool(progress["processed"] < progress["ready"])
 
 
+def log_epoch_end(trainer: Trainer) -> None:
+    """Log what Lightning logs only after the hooks of an epoch's end, for a process that ends in one of them."""
+    if logger := run_logger(trainer):
+        metrics = lightning_patches.metrics_logged_at_epoch_end(trainer)
+        logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, trainer.global_step - 1)
+        logger.save()
+
+
 class ExactResume(Callback):
     """Make a resumed run identical to one that was never interrupted, on the same machine and number of processes.
 

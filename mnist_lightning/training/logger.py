@@ -62,9 +62,12 @@ class RunLogger(TensorBoardLogger):
         )
         self.folder = folder
         self.draw_graph = draw_graph
+        self._logged_early: Mapping[str, float] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars: those in `TAGS` at the epoch if `metrics` names it, the others at the step."""
+        if metrics == self._logged_early:
+            return
         epoch = metrics.get("epoch")
         curves = {TAGS[name]: value for name, value in metrics.items() if name in TAGS}
         others = {name: value for name, value in metrics.items() if name not in TAGS and name != "epoch"}
@@ -73,6 +76,11 @@ class RunLogger(TensorBoardLogger):
             curves = {tag: value for tag, value in curves.items() if not tag.endswith("/test")}
         super().log_metrics(curves, step if epoch is None else int(epoch))
         super().log_metrics(others, step)
+
+    def log_early(self, metrics: Mapping[str, float], step: int) -> None:
+        """Write an epoch's metrics before its checkpoint is saved; Lightning logs the same only after that."""
+        self.log_metrics(metrics, step)
+        self._logged_early = metrics
 
     def log_graph(self, model: LightningModule, input_array: Tensor | None = None) -> None:  # type: ignore[override]
         """Draw the network, without the metrics around it."""

@@ -238,3 +238,15 @@ def test_truncated_event_files_hold_what_was_written_before(tmp_path: Path) -> N
     assert curves["Loss/train"] == [(0, 0.5)]
     assert curves["mine"] == [(7, 3.0)]
     assert [value for _, value in curves["Loss/test"]] == pytest.approx([0.3])
+
+
+def test_the_last_checkpoint_counts_the_points_of_its_epoch(fit: Command, tmp_path: Path) -> None:
+    """A run that is killed right after its last save has finished, and nothing is logged later."""
+    assert fit("--trainer.max_epochs", "2").code == 0
+    checkpoint = torch.load(tmp_path / "checkpoints" / "version_0" / "last.ckpt", weights_only=True)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    curves = {tag: points for tag, points in read_curves(folder).items() if not tag.startswith("hp/")}
+    truncate_events(folder, checkpoint["resume"]["event_files"])
+    assert read_curves(folder) == curves
+    assert [epoch for epoch, _ in curves["Loss/train"]] == [0, 1]
+    assert [epoch for epoch, _ in curves["Loss/val"]] == [0, 1]

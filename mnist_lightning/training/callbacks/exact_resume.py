@@ -28,22 +28,15 @@ def is_within_epoch(checkpoint: Mapping[str, Any]) -> bool:
     return bool(progress["processed"] < progress["ready"])
 
 
-def log_epoch_end(trainer: Trainer) -> None:
-    """Log what Lightning logs only after the hooks of an epoch's end, for a process that ends in one of them."""
-    if logger := run_logger(trainer):
-        metrics = lightning_patches.metrics_logged_at_epoch_end(trainer)
-        logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, trainer.global_step - 1)
-        logger.save()
-
-
 class ExactResume(Callback):
     """Make a resumed run identical to one that was never interrupted, on the same machine and number of processes.
 
     Lightning restores weights, optimizers, schedules, callbacks and loops. This callback adds the rest: the random
     state of a step, a function of (seed, step, rank, micro-batch); the metrics of an unfinished epoch; the plateau step
-    and the metrics that Lightning processes at the end of an epoch only after the checkpoint is saved; and the length
-    of the event files, from which what an interrupted run wrote after its last checkpoint is removed. It prints what
-    differs between the environment that saved the checkpoint and the present one.
+    that Lightning does at the end of an epoch only after the checkpoint is saved; and the length of the event files,
+    from which what an interrupted run wrote after its last checkpoint is removed. An epoch's metrics are logged before
+    its checkpoint is saved. It prints what differs between the environment that saved the checkpoint and the present
+    one.
 
     Args:
         seed: Seed of dropout and of any other random number drawn on the device in a training step, at least 0.
@@ -128,6 +121,10 @@ class ExactResume(Callback):
         within_epoch = is_within_epoch(checkpoint)
         metrics = {name: module for name, module in pl_module.named_modules() if isinstance(module, Metric)}
         logger = run_logger(trainer)
+        if not within_epoch:
+            epoch_metrics = lightning_patches.metrics_logged_at_epoch_end(trainer)
+            if logger and epoch_metrics:
+                logger.log_early(epoch_metrics | {"epoch": trainer.current_epoch}, trainer.global_step - 1)
         checkpoint[KEY] = {
             "environment": environment(pl_module.device, str(trainer.precision)),
             "world_size": trainer.world_size,
@@ -142,7 +139,6 @@ class ExactResume(Callback):
                 if within_epoch
             },
             "callback_metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
-            "not_yet_logged": {} if within_epoch else lightning_patches.metrics_logged_at_epoch_end(trainer),
             "event_files": logger.event_files() if logger and trainer.is_global_zero else {},
         }
 
@@ -158,11 +154,7 @@ class ExactResume(Callback):
                 config.scheduler.base_lrs = [lr] * len(config.scheduler.base_lrs)
 
     def _catch_up(self, trainer: Trainer, restored: dict[str, Any], *, within_epoch: bool) -> None:
-        """Do what Lightning does after the checkpoint is saved: log the epoch's metrics, step plateau schedules."""
-        if restored["not_yet_logged"] and (logger := run_logger(trainer)):
-            logger.log_metrics(
-                restored["not_yet_logged"] | {"epoch": trainer.current_epoch - 1}, trainer.global_step - 1
-            )
+        """Step plateau schedules, which Lightning does only after the checkpoint is saved."""
         batch = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         interval, count = ("step", batch) if within_epoch else ("epoch", trainer.current_epoch)
         for config in trainer.lr_scheduler_configs:

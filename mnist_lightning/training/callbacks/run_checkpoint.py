@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mnist_lightning.errors import ConfigError, require_at_least
-from mnist_lightning.training.callbacks.exact_resume import is_within_epoch, log_epoch_end
+from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.lightning_patches import validation_is_due
 from mnist_lightning.training.save_requests import SaveRequests
 
@@ -84,8 +84,6 @@ class RunCheckpoint(ModelCheckpoint):
         if self._requests.is_pending or ends or (trainer.current_epoch + 1) % self._epochs_between == 0:
             super().on_train_epoch_end(trainer, pl_module)
             self._requests.update(trainer, at_epoch_end=True)  # a signal may have arrived while it was saved
-            if self._requests.end_signal:
-                log_epoch_end(trainer)
             self._after_save(trainer, step_files=0)
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 
 from mnist_lightning.cli.options import OptionsCLI
+from mnist_lightning.cli.resume import check_trained
 from mnist_lightning.cli.run_session import RunSession
 from mnist_lightning.cli.saved_config import SaveConfig
 from mnist_lightning.errors import ConfigError, UserError
@@ -105,10 +106,7 @@ class TrainerCLI(OptionsCLI):
 
     def after_fit(self) -> None:
         """Check that something was trained; test it if requested."""
-        if self.trainer.global_step == self.session.checkpoint.get("global_step", 0):
-            raise ConfigError(
-                "nothing was trained: trainer.max_epochs, max_steps, max_time or limit_train_batches leaves no step"
-            )
+        check_trained(self.session, self.trainer)
         run = self.trainer.strategy.broadcast(self.session.run)
         if self.config_init["fit"].test_after_fit and run:
             TrainerCLI(["test", "--ckpt_path", f"{run.name}/best", f"--trainer.default_root_dir={run.root}"])

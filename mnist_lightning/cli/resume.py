@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer
 
 from mnist_lightning.cli.parser import OptionParser
 from mnist_lightning.cli.run_session import RunSession
@@ -17,6 +18,7 @@ from mnist_lightning.runs.checkpoint_verification import check_resumable
 from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.distributed import is_first
+from mnist_lightning.training.end_of_training import reason_of_end
 
 # Options of the data that do not determine which samples an epoch serves, in which order and how augmented.
 SOURCES = {"data.source", "data.mirrors"}
@@ -57,9 +59,7 @@ def with_checkpoint(
     check_resumable(located.path, checkpoint)
     if reason := why_finished(checkpoint, options):
         session.repair()
-        if is_first():
-            print(f"{session.run.name if session.run else located.path} has finished: {reason}")
-        sys.exit(0)
+        _exit_as_finished(session, reason)
     before, now = saved_options(located, checkpoint), yaml.safe_load(parser.dump(config, skip_unset=False))["fit"]
     changed = changes(before, now)
     if "trainer" not in before:  # without a saved config, the options of the other groups are not known
@@ -88,3 +88,25 @@ def why_finished(checkpoint: Mapping[str, Any], options: Namespace) -> str:
     if early_stopping.enabled and state.get("wait_count", -1) >= early_stopping.patience:
         return f"no better score in {early_stopping.patience} epochs; a larger --early_stopping.patience resumes it"
     return ""
+
+
+def check_trained(session: RunSession, trainer: Trainer) -> None:
+    """Check that `fit` has trained something; exit if a callback of a resumed run, such as Timer, leaves nothing to do.
+
+    Raises:
+        ConfigError: If the options leave no step.
+    """
+    if trainer.global_step != session.checkpoint.get("global_step", 0):
+        return
+    if session.checkpoint and trainer.should_stop:
+        _exit_as_finished(session, reason_of_end(trainer))
+    raise ConfigError(
+        "nothing was trained: trainer.max_epochs, max_steps, max_time or limit_train_batches leaves no step"
+    )
+
+
+def _exit_as_finished(session: RunSession, reason: str) -> NoReturn:
+    if is_first():
+        assert session.located
+        print(f"{session.run.name if session.run else session.located.path} has finished: {reason}")
+    sys.exit(0)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Trainer
 
+from mnist_lightning.training.end_of_training import Stopper, calling_hook
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.lightning_patches import patch_trainer
 
@@ -21,7 +22,13 @@ class AutoTrainer(Trainer):
         limit_train_batches: Training batches of an epoch: a number, or a fraction such as 0.5.
         limit_val_batches: Validation batches, likewise.
         limit_test_batches: Test batches, likewise.
+
+    Attributes:
+        stopped_by: The callback or the module that set `should_stop`, if any.
     """
+
+    stopped_by: Stopper | None = None
+    _is_stopping = False
 
     def __init__(
         self,
@@ -45,3 +52,13 @@ class AutoTrainer(Trainer):
             **kwargs,
         )
         patch_trainer(self)
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether training ends after this step or epoch; callbacks set it."""
+        return self._is_stopping
+
+    @should_stop.setter
+    def should_stop(self, value: bool) -> None:
+        if value != self._is_stopping:
+            self._is_stopping, self.stopped_by = value, calling_hook() if value else None

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_lightning.errors import DivergenceError
 from mnist_lightning.runs.run_folders import Run
+from mnist_lightning.training.end_of_training import reason_of_end
 from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.logger import run_logger
 
@@ -119,18 +120,6 @@ def hyper_parameters(trainer: Trainer, pl_module: LightningModule) -> dict[str, 
     return {
         name: value for name, value in options.items() if isinstance(value, int | float | str) and name not in PLACES
     }
-
-
-def reason_of_end(trainer: Trainer) -> str:
-    """Return why a training that was not interrupted ended."""
-    stopping = trainer.early_stopping_callback
-    if stopping is not None and stopping.stopped_epoch:
-        return f"stopped early: {stopping.monitor} did not improve for {stopping.wait_count} epochs"
-    if 0 < trainer.max_steps <= trainer.global_step:
-        return f"ended after {trainer.max_steps:,} steps (trainer.max_steps)"
-    if trainer.max_epochs == trainer.current_epoch:
-        return f"ended after {trainer.max_epochs} epochs (trainer.max_epochs)"
-    return "ended by another callback, such as a time limit"
 
 
 def show(name: str, value: float) -> str:

@@ -155,7 +155,7 @@ class Turns(Callback):
         trained = self._trained_s if self._trained_s > self._start_s else now
         loader = trainer.train_dataloader
         assert isinstance(loader, BatchLoader)
-        images = min(len(loader.indices), int(trainer.num_training_batches) * loader.batch_size)
+        images = min(len(loader.dataset), int(trainer.num_training_batches) * (loader.batch_size or 1))
         self.epochs.append({"images_per_s": images / (trained - self._start_s), "epoch_s": now - self._start_s})
         self.others(True)
 

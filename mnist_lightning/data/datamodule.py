@@ -11,18 +11,22 @@ from lightning.pytorch import LightningDataModule
 from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.image_schema import ImageSchema
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.data.samples import Samples
+from mnist_lightning.data.samples import ImageDataset, RowDataset, Samples
 from mnist_lightning.errors import ConfigError, require_at_least
 
 if TYPE_CHECKING:
     from mnist_lightning.data.table.encoder import TableSchema
 
 
+# What each of Lightning's stages needs.
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+
+
 class ClassificationDataModule(LightningDataModule):
     """Labelled samples in memory, served in whole batches.
 
-    A subclass puts files in place in `prepare_data`, fills `_splits` in `setup`, and defines `schema`,
-    `model_arguments`, `files` and `restore`. The loaders and their distribution over a process group are defined here.
+    A subclass puts files in place in `prepare_data`, and defines `_read_splits`, `schema`, `model_arguments`, `files`
+    and `restore`. The loaders and their distribution over a process group are defined here.
 
     Args:
         batch_size: Training samples in a batch (on each process), at least 1.
@@ -68,8 +72,22 @@ class ClassificationDataModule(LightningDataModule):
         """Take the schema of a trained network, the entry `inputs` of its checkpoint, instead of computing it."""
         raise NotImplementedError
 
+    def setup(self, stage: str | None = None) -> None:
+        """Read what a stage needs: `fit`, `validate`, `test` or `predict`; None reads everything.
+
+        Raises:
+            ConfigError: If there is no such stage.
+        """
+        if stage is not None and stage not in SPLITS:
+            raise ConfigError(f"setup: stage must be one of {', '.join(SPLITS)}, or None for all, got {stage!r}")
+        for each in ("fit", "test") if stage is None else (stage,):
+            self._read_splits(each)
+
     def samples(self, split: str) -> Samples:
         """Return the samples of `train`, `val` or `test`, once `setup` has read them."""
+        if split not in self._splits:
+            stages = " or ".join(f"setup({stage!r})" for stage, splits in SPLITS.items() if split in splits)
+            raise ConfigError(f"the {split} {self.noun} are not read yet: call prepare_data(), then {stages}")
         return self._splits[split]
 
     def train_dataloader(self) -> BatchLoader:
@@ -84,29 +102,26 @@ class ClassificationDataModule(LightningDataModule):
         """Serve every test sample, in file order."""
         return self._loader("test", self.schema.eval_batch_size)
 
-    def _loader(self, split: str, batch_size: int, shuffle_seed: int | None = None) -> BatchLoader:
-        samples = self.samples(split)
-        loader = self._make_loader(samples, batch_size, shuffle_seed)
-        if trainer := self.trainer:
-            batches = -(-len(samples.indices) // batch_size)
-            if shuffle_seed is None and batches < trainer.world_size:  # every rank needs a batch
-                raise ConfigError(
-                    f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} {self.noun} to "
-                    f"be scored; use --trainer.devices {batches}"
-                )
-            loader.rank, loader.world_size = trainer.global_rank, trainer.world_size
-            loader.device = trainer.strategy.root_device
-        return loader
+    predict_dataloader = test_dataloader
 
-    def _make_loader(self, samples: Samples, batch_size: int, shuffle_seed: int | None) -> BatchLoader:
+    def _read_splits(self, stage: str) -> None:
+        """Fill `_splits` for a stage."""
+        raise NotImplementedError
+
+    def _loader(self, split: str, batch_size: int, seed: int | None = None) -> BatchLoader:
+        dataset = self._dataset(self.samples(split), None if seed is None else self.augmentation)
+        if not (trainer := self.trainer):
+            return BatchLoader(dataset, batch_size=batch_size, seed=seed)
+        batches = -(-len(dataset) // batch_size)
+        may_idle = seed is not None or getattr(trainer.lightning_module, "ranks_may_idle", False)
+        if batches < trainer.world_size and not may_idle:
+            raise ConfigError(
+                f"{trainer.world_size} processes cannot share the {batches} batches of {batch_size} {self.noun} to be "
+                f"scored, because {type(trainer.lightning_module).__name__} logs in each batch; use {batches} devices"
+            )
+        group, device = trainer.distributed_sampler_kwargs, trainer.strategy.root_device
+        return BatchLoader(dataset, batch_size=batch_size, seed=seed, group=group, device=device)
+
+    def _dataset(self, samples: Samples, augmentation: Augmentation | None) -> RowDataset:
         assert isinstance(self.schema, ImageSchema)
-        return BatchLoader(
-            samples.inputs,
-            samples.labels,
-            indices=samples.indices,
-            batch_size=batch_size,
-            mean=self.schema.mean,
-            std=self.schema.std,
-            shuffle_seed=shuffle_seed,
-            augmentation=None if shuffle_seed is None else self.augmentation,
-        )
+        return ImageDataset(samples, self.schema.mean, self.schema.std, augmentation)

@@ -1,101 +1,86 @@
-"""Whole batches from memory, in an order that is a pure function of (seed, epoch).
+"""Whole batches from memory: a torch DataLoader whose dataset makes a batch at once.
 
-There are no worker processes and no Python code per sample: a batch is one gather. Knows nothing of files or splits. It
-meets the three expectations of Lightning's loops: a length, `set_epoch` found through `sampler`, and a state to resume
-from.
+There are no worker processes and no Python code per sample: a batch is one gather. Knows nothing of files or splits.
+The order is the sampler's (`data/sampler.py`).
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader
 
-from mnist_lightning.data.augmentation import Augmentation, augment
-from mnist_lightning.data.pixels import as_images, normalise
-
-Batch = tuple[Tensor, Tensor]
+from mnist_lightning.data.sampler import FileOrderSampler, OrderSampler, ShuffledSampler
+from mnist_lightning.data.samples import Batch, RowDataset
 
 
-class BatchLoader:
-    """Yield normalised batches of images and their labels.
+class BatchLoader(DataLoader[Batch]):
+    """Yield batches of normalised images and their labels, or of a table's rows.
 
-    A batch is float32 (B, C, H, W) in channels_last layout, (pixel / 255 - mean) / std, and int64 (B,). The last batch
-    is shorter if the batch size does not divide the number of images. In a process group each rank serves other images:
-    in file order every image is served once, without padding; shuffled, each rank serves the same number of images.
+    A batch of images is float32 (B, C, H, W) in channels_last layout, a batch of rows float32 (B, F); labels are int64
+    (B,). The last batch is shorter if the batch size does not divide the number of samples. Each pass is an epoch, with
+    an order and an augmentation of its own, unless a sampler without epochs replaces the loader's own.
 
     Args:
-        images: uint8 (N, H, W) or, in colour, (N, H, W, 3): the pixels of all images in the file; never copied.
-        labels: int64 (N,).
-        indices: int64 (M,), the images to serve, in order; None serves all.
-        batch_size: Images in a batch, at least 1.
-        mean: Mean pixel of the training images, in [0, 1].
-        std: Standard deviation of the pixels of the training images, positive.
-        shuffle_seed: Seed of the order and of the augmentation, at least 0; None keeps the order of `indices`.
-        augmentation: How far each image is distorted, drawn anew in each epoch; None leaves images unchanged.
-        rank: Rank of this process, in [0, world_size).
-        world_size: Number of processes that share the work.
-        device: Where batches are made: the images are moved there once, on first use.
+        dataset: The samples.
+        batch_size: Samples in a batch, at least 1.
+        seed: Seed of the order and of the augmentation, at least 0; None keeps the order of the file.
+        group: This process among those that share the work, as an `OrderSampler` takes it.
+        device: Where batches are made: the samples are moved there once, on first use.
+        **kwargs: Arguments of a `DataLoader` with which Lightning replaces the sampler.
     """
 
-    batch_sampler = None  # Lightning asks for it wherever there is a `sampler`
+    dataset: RowDataset
 
     def __init__(
         self,
-        images: Tensor,
-        labels: Tensor,
+        dataset: RowDataset,
+        batch_size: int = 1,
         *,
-        indices: Tensor | None = None,
-        batch_size: int,
-        mean: float = 0.0,
-        std: float = 1.0,
-        shuffle_seed: int | None = None,
-        augmentation: Augmentation | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        seed: int | None = None,
+        group: dict[str, int] | None = None,
         device: torch.device | str = "cpu",
+        **kwargs: Any,
     ) -> None:
-        self.images, self.labels = images, labels
-        self.indices = torch.arange(len(labels)) if indices is None else indices
-        self.batch_size = batch_size
-        self.mean, self.std = mean, std
-        self.shuffle_seed = shuffle_seed
-        self.augmentation = augmentation
-        self.rank, self.world_size = rank, world_size
-        self.device = torch.device(device)
-        self.epoch = 0
+        # Lightning's advice to use worker processes would make this loader slower.
+        warnings.filterwarnings("ignore", message="The '.*_dataloader' does not have many workers")
+        if kwargs.keys().isdisjoint({"sampler", "batch_sampler"}):
+            in_order = FileOrderSampler(dataset, batch_size, group)
+            kwargs["sampler"] = in_order if seed is None else ShuffledSampler(dataset, group, seed)
+        super().__init__(dataset, batch_size, **kwargs)
+        self.seed, self.group, self.device = seed, group, torch.device(device)
         self._first_batch = 0  # where a resumed epoch starts
         self._served = 0
 
-    def __len__(self) -> int:
-        return -(-len(self._rank_indices()) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch's returns an iterator with worker processes
         # A generator reads the epoch at its first `next`: Lightning makes the iterator before it sets the epoch.
-        order = self.order().to(self.device)
-        self.images, self.labels = self.images.to(self.device), self.labels.to(self.device)
+        self.dataset.to(self.device)
         first, self._first_batch = self._first_batch, 0
-        for number in range(first, len(self)):
-            self._served = number + 1
-            yield self._batch(number, order)
+        for number, positions in enumerate(self._batches_of_positions()):
+            if number >= first:
+                self._served = number + 1
+                yield self._batch(number, positions)
         self._served = 0
 
     def first_batch(self) -> Batch:
         """Return the first batch of the current epoch, wherever a resumed epoch starts."""
-        return self._batch(0, self.order().to(self.device))
+        return self._batch(0, self.positions()[: self.batch_size].to(self.device))
+
+    def positions(self) -> Tensor:
+        """Return int64 (M,), the positions in the dataset that this rank serves in the current epoch, in order."""
+        return self.sampler.order() if isinstance(self.sampler, OrderSampler) else torch.tensor([*self.sampler])
 
     def order(self) -> Tensor:
-        """Return int64 (M / world_size,), the images that this rank serves in the current epoch, in order."""
-        return self._rank_indices(shuffled=True)
-
-    @property
-    def sampler(self) -> "BatchLoader":
-        """Return the loader itself: Lightning looks here for `set_epoch`."""
-        return self
+        """Return the same as `positions`, as indices of samples in their file."""
+        return self.dataset.indices.cpu()[self.positions()]
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order; Lightning calls this before each epoch, counted from 0."""
-        self.epoch = epoch
+        """Choose the epoch of the next pass, counted from 0; a Trainer calls this on the sampler before each."""
+        if isinstance(self.sampler, OrderSampler):
+            self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
         """Return how many batches of the epoch were served; 0 between epochs."""
@@ -105,28 +90,16 @@ class BatchLoader:
         """Resume after the batches that the state counts as served."""
         self._first_batch = state["served"]
 
-    def _batch(self, number: int, order: Tensor) -> Batch:
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return self._inputs(number, chosen), self.labels.index_select(0, chosen)
+    def _batches_of_positions(self) -> Iterable[Tensor]:
+        if isinstance(self.sampler, OrderSampler) and type(self.batch_sampler) is BatchSampler:
+            return torch.split(self.sampler.next_pass().to(self.device), self.batch_size or 1)
+        assert self.batch_sampler
+        return (torch.tensor(batch, device=self.device) for batch in self.batch_sampler)
 
-    def _inputs(self, number: int, chosen: Tensor) -> Tensor:
-        images = as_images(self.images.index_select(0, chosen))
-        if self.augmentation:
-            images = augment(images, self.augmentation, self._generator(number))
-        return normalise(images, self.mean, self.std)
+    def _batch(self, number: int, positions: Tensor) -> Batch:
+        return self.dataset.batch(positions, self._generator(number) if self.dataset.augmentation else None)
 
     def _generator(self, batch: int) -> torch.Generator:
-        sequence = np.random.SeedSequence([self.shuffle_seed or 0, self.epoch, batch, self.rank])
+        epoch, rank = (getattr(self.sampler, name, 0) for name in ("epoch", "rank"))
+        sequence = np.random.SeedSequence([self.seed or 0, epoch, batch, rank])
         return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
-
-    def _rank_indices(self, *, shuffled: bool = False) -> Tensor:
-        indices, count = self.indices, len(self.indices)
-        if self.shuffle_seed is None:
-            # Whole batches, so that each is computed as a single process would compute it.
-            starts = range(self.rank * self.batch_size, count, self.world_size * self.batch_size)
-            return torch.cat([indices[:0], *(indices[start : start + self.batch_size] for start in starts)])
-        if shuffled:
-            permutation = np.random.default_rng([self.shuffle_seed, self.epoch]).permutation(count)
-            indices = indices[torch.from_numpy(permutation)]
-        # The same number on each rank, or the gradient exchange of the last batch would wait for ever.
-        return indices[: count - count % self.world_size][self.rank :: self.world_size]

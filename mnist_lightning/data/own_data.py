@@ -29,7 +29,7 @@ class OwnDataModule(ClassificationDataModule):
     path: Path  # as the user named it
     _schema: "ImageSchema | TableSchema | None" = None  # a checkpoint's, or fitted to the training samples
 
-    def setup(self, stage: str) -> None:
+    def _read_splits(self, stage: str) -> None:
         """Read and split what the stage needs, and print what was found."""
         if stage == "fit":
             if "train" not in self._splits:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from mnist_lightning.data.datamodule import ClassificationDataModule
-from mnist_lightning.data.loader import Batch
+from mnist_lightning.data.samples import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import class_path_of
@@ -62,6 +62,7 @@ class Classifier(LightningModule):
     """
 
     network: Any  # SimpleCNN by default
+    ranks_may_idle = True  # metrics are reduced at the end of an epoch, also by a rank that had no batch
 
     def __init__(
         self,

@@ -17,7 +17,9 @@ import mnist_lightning.cli.lightning_cli
 import mnist_lightning.data.mnist.datamodule
 from mnist_lightning import Classifier
 from mnist_lightning.cli.main import main
-from mnist_lightning.data.loader import Batch, BatchLoader
+from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.sampler import ShuffledSampler
+from mnist_lightning.data.samples import Batch
 
 FAULT = "FAULT_OF_A_PROCESS"  # such as `1 11 SIGTERM`: what befalls process 1 in the step after 11 others
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
@@ -29,13 +31,13 @@ def rank() -> int:
     return int(next((os.environ[name] for name in RANKS if name in os.environ), "0"))
 
 
-def batch(self: BatchLoader, number: int, order: Tensor) -> Batch:
+def batch(self: BatchLoader, number: int, positions: Tensor) -> Batch:
     """Serve a batch, and note which images a training batch is of."""
-    if self.shuffle_seed is not None:
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
+    if isinstance(self.sampler, ShuffledSampler):
+        chosen = self.dataset.indices[positions]
         with Path(f"served-{rank()}.txt").open("a") as file:
-            file.write(f"{json.dumps([self.epoch, chosen.tolist()])}\n")
-    return original_batch(self, number, order)
+            file.write(f"{json.dumps([self.sampler.epoch, chosen.tolist()])}\n")
+    return original_batch(self, number, positions)
 
 
 def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) -> Tensor:

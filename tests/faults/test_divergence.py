@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mnist_lightning import Classifier
-from mnist_lightning.data.loader import Batch
+from mnist_lightning.data.samples import Batch
 from mnist_lightning.errors import DivergenceError
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from tests.conftest import Command

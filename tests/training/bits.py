@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from mnist_lightning import Classifier
-from mnist_lightning.data.loader import Batch
+from mnist_lightning.data.samples import Batch
 
 TAGS = ("Loss/train", "Loss/val", "Accuracy/train", "Accuracy/val", "Learning rate")
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
-from mnist_lightning.data.loader import Batch
+from mnist_lightning.data.samples import Batch
 from mnist_lightning.training.environment import native_precision
 from tests.conftest import Command
 from tests.training.bits import scalars

@@ -105,13 +105,13 @@ class MNISTDataModule(ClassificationDataModule):
         """Put the four files into the data folder, once a machine."""
         fetch.fetch(self.dataset, self.data_dir, source=self.source, mirrors=self.mirrors)
 
-    def setup(self, stage: str) -> None:
+    def _read_splits(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
         if stage in ("fit", "validate"):
             images, labels = self._read("train")
             train, val = self.split(len(labels))
             self._splits |= {"train": Samples(images, labels, train), "val": Samples(images, labels, val)}
-        if stage == "test":
+        else:
             images, labels = self._read("test")
             self._splits["test"] = Samples(images, labels, torch.arange(len(labels)))
 

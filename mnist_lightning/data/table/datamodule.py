@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from mnist_lightning.console import listed
+from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.own_data import OwnDataModule
-from mnist_lightning.data.samples import Samples
+from mnist_lightning.data.samples import RowDataset, Samples
 from mnist_lightning.data.splits import HELD_OUT, TrainingSource, stratified_split
 from mnist_lightning.data.table import encoder, reader
 from mnist_lightning.data.table.encoder import MAX_CLASSES, NumberColumn, TableSchema
-from mnist_lightning.data.table.loader import RowLoader
 from mnist_lightning.data.table.reader import Table
 from mnist_lightning.errors import CheckpointError, ConfigError, DatasetError, UserError
 
@@ -114,10 +114,8 @@ class TabularDataModule(OwnDataModule):
             self._splits["train"] = self._cut(path, self.schema.target, source)["train"]
         return self.samples("train")
 
-    def _make_loader(self, samples: Samples, batch_size: int, shuffle_seed: int | None) -> RowLoader:
-        return RowLoader(
-            samples.inputs, samples.labels, indices=samples.indices, batch_size=batch_size, shuffle_seed=shuffle_seed
-        )
+    def _dataset(self, samples: Samples, augmentation: Augmentation | None) -> RowDataset:
+        return RowDataset(samples)
 
     def _source(self) -> TrainingSource:
         if not self.path.is_file():

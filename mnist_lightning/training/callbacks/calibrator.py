@@ -5,7 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lightning.data.loader import Batch, BatchLoader
+from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.samples import Batch
 from mnist_lightning.evaluation.calibration import KEY, Calibration, calibrate
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector
 

@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
-from mnist_lightning.data.loader import Batch
+from mnist_lightning.data.samples import Batch
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.training import lightning_patches
 from mnist_lightning.training.distributed import gathered, settle_gradient_buckets

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mnist_lightning.data.loader import Batch, BatchLoader
+from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.pixels import denormalise
-from mnist_lightning.data.table.loader import RowLoader
+from mnist_lightning.data.samples import Batch, ImageDataset
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import confusion_matrix, worst_samples
 from mnist_lightning.evaluation.predictions import Predictions
@@ -78,9 +78,9 @@ class TensorBoardFigures(Callback):
         if logger is None or not trainer.is_global_zero:
             return
         loader = trainer.train_dataloader
-        if isinstance(loader, BatchLoader) and not isinstance(loader, RowLoader):
+        if isinstance(loader, BatchLoader) and isinstance(data := loader.dataset, ImageDataset):
             images, _ = loader.first_batch()
-            pixels = denormalise(images[:TRAINING_IMAGES], loader.mean, loader.std).cpu().numpy()
+            pixels = denormalise(images[:TRAINING_IMAGES], data.mean, data.std).cpu().numpy()
             sheet = plots.image_sheet(pixels, columns=COLUMNS, zoom=2)
             logger.log_figure("Training images", plots.as_png(sheet), self._epoch)
         if predictions:
@@ -94,9 +94,9 @@ def _draw_validation(
 ) -> None:
     matrix = plots.confusion_matrix(confusion_matrix(predictions, len(class_names)), class_names)
     logger.log_figure("Validation/confusion matrix", plots.as_png(matrix), epoch)
-    if not isinstance(loader, RowLoader):
+    if isinstance(loader.dataset, ImageDataset):
         worst = worst_samples(predictions, class_names)[:WORST_IMAGES]
-        pixels = loader.images[[each.index for each in worst]].cpu().numpy()
+        pixels = loader.dataset.inputs[[each.index for each in worst]].cpu().numpy()
         logger.log_figure("Validation/worst images", plots.as_png(plots.worst_images(pixels, worst)), epoch)
     if len(class_names) > plots.MAX_MATRIX_CLASSES:
         return

@@ -27,21 +27,21 @@ class PredictionCollector:
             trainer: Its strategy reduces over the ranks; its data module knows the number of classes.
             loader: The loader that served the samples, in file order.
         """
-        device, count = trainer.strategy.root_device, len(loader.indices)
+        device, count = trainer.strategy.root_device, len(loader.dataset)
         logits = torch.zeros(count, len(schema_of(trainer).class_names), device=device)
         labels = torch.zeros(count, dtype=torch.int64, device=device)
         seen = torch.zeros_like(labels)
         batches, self._batches = self._batches, []
         if batches:
             batch_logits, batch_labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-            places = torch.searchsorted(loader.indices, loader.order())[: len(batch_labels)].to(device)
+            places = loader.positions()[: len(batch_labels)].to(device)
             logits[places], labels[places], seen[places] = batch_logits.float(), batch_labels, 1
         # Each sample is evaluated on one rank and is zero on the others, so the sum is exact.
         logits, labels, seen = (
             trainer.strategy.reduce(values, reduce_op="sum").cpu() for values in (logits, labels, seen)
         )
         chosen = seen.bool()
-        return Predictions(logits[chosen], labels[chosen], loader.indices[chosen])
+        return Predictions(logits[chosen], labels[chosen], loader.dataset.indices.cpu()[chosen])
 
 
 def schema_of(trainer: Trainer) -> Any:

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.data.loader import Batch, BatchLoader
+from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.samples import Batch, ImageDataset
 from mnist_lightning.data.table.datamodule import TabularDataModule
-from mnist_lightning.data.table.loader import RowLoader
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import Analysis, analyse
 from mnist_lightning.evaluation.baselines import logistic_regression, majority
@@ -71,10 +71,10 @@ class ResultWriter(Callback):
         loader, score = trainer.test_dataloaders, pl_module.score
         assert isinstance(loader, BatchLoader)
         assert score is not None
-        noun = "rows" if isinstance(loader, RowLoader) else "images"
+        noun = "images" if isinstance(loader.dataset, ImageDataset) else "rows"
         predictions = self._collector.gather(trainer, loader)
         pl_module.print(f"{self.path}: test {score}")
-        if len(predictions.labels) < len(loader.indices):
+        if len(predictions.labels) < len(loader.dataset):
             pl_module.print(
                 f"only some of the test {noun} were scored, which is not a test result; "
                 f"{self.folder / RESULT} is not written"
@@ -84,7 +84,7 @@ class ResultWriter(Callback):
             return
         analysis = analyse(predictions, schema_of(trainer).class_names, self.calibration)
         result = self._result(trainer, score)
-        if isinstance(loader, RowLoader):
+        if noun == "rows":
             data: TabularDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
             rows = data.samples("test")
             worst = [replace(each, index=int(rows.numbers[each.index])) for each in analysis.worst_samples]
@@ -100,7 +100,7 @@ class ResultWriter(Callback):
             "reliability diagram": plots.as_png(plots.reliability_diagram(analysis.reliability, noun)),
         }
         if noun == "images":
-            pixels = loader.images[[each.index for each in analysis.worst_samples]].cpu().numpy()
+            pixels = loader.dataset.inputs[[each.index for each in analysis.worst_samples]].cpu().numpy()
             figures["worst images"] = plots.as_png(plots.worst_images(pixels, analysis.worst_samples))
         for logger in trainer.loggers:
             logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)

@@ -103,7 +103,8 @@ def test_mnist_as_a_folder_of_images_gives_the_batches_of_mnist(digits_dir: Path
     assert data.schema.mean == pytest.approx(flat.mean(), abs=5e-5)
     assert data.schema.std == pytest.approx(flat.std(), abs=5e-5)
     ours, theirs = data.train_dataloader(), mnist.train_dataloader()
-    theirs.mean, theirs.std, theirs.indices = ours.mean, ours.std, torch.from_numpy(order)
+    theirs.dataset.mean, theirs.dataset.std = ours.dataset.mean, ours.dataset.std  # type: ignore[attr-defined]
+    theirs.dataset.indices = torch.from_numpy(order)
     for (our_images, our_labels), (their_images, their_labels) in zip(ours, theirs, strict=True):
         assert torch.equal(our_images, their_images)
         assert torch.equal(our_labels, their_labels)

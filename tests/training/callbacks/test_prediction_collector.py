@@ -1,11 +1,12 @@
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
 from mnist_lightning.data.loader import BatchLoader
+from mnist_lightning.data.samples import ImageDataset, RowDataset, Samples
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector
 
 
@@ -22,10 +23,11 @@ def test_ranks_predict_every_image_once_and_in_file_order(world_size: int) -> No
     images = torch.zeros(100, 4, 4, dtype=torch.uint8)
     images[:, 0, 0] = torch.arange(100)
     labels = torch.arange(100) % 3
-    options: dict[str, Any] = {"indices": indices, "batch_size": 8, "mean": 0.0, "std": 1 / 255}
+    samples = Samples(images, labels, indices)
     seen = []
     for rank in range(world_size):
-        loader = BatchLoader(images, labels, rank=rank, world_size=world_size, **options)
+        group = {"num_replicas": world_size, "rank": rank}
+        loader = BatchLoader(ImageDataset(samples, std=1 / 255), batch_size=8, group=group)
         collector = PredictionCollector()
         for batch_images, batch_labels in loader:
             places = batch_images[:, 0, 0, 0]
@@ -39,7 +41,9 @@ def test_ranks_predict_every_image_once_and_in_file_order(world_size: int) -> No
 
 
 def test_a_limited_evaluation_has_the_predictions_that_it_made_and_the_next_starts_over() -> None:
-    loader = BatchLoader(torch.zeros(20, 4, 4, dtype=torch.uint8), torch.zeros(20).long(), batch_size=8, mean=0, std=1)
+    loader = BatchLoader(
+        RowDataset(Samples(torch.zeros(20, 4), torch.zeros(20).long(), torch.arange(20))), batch_size=8
+    )
     collector = PredictionCollector()
     collector.add(torch.ones(8, 3), torch.zeros(8).long())
     assert collector.gather(lone_process(), loader).indices.tolist() == list(range(8))

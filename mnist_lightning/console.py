@@ -60,6 +60,18 @@ def exit_with_usage_error(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def expand_home(text: str) -> str:
+    """Return a path, or an option with a path behind `=`, with `~` as its first folder replaced by the home folder.
+
+    A shell does the same at the start of a word, but not behind `=`, and not in a config file.
+
+    >>> expand_home("--output=~/a.csv") == f"--output={os.path.expanduser('~/a.csv')}"
+    True
+    """
+    option, equals, value = text.partition("=") if text.startswith("-") else ("", "", text)
+    return option + equals + (os.path.expanduser(value) if re.match(r"~(/|$)", value) else value)
+
+
 def leave_closed_terminal() -> bool:
     """Discard further output if the terminal was closed, because printing would fail; return whether it was."""
     closed = False

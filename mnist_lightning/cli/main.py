@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mnist_lightning.cli import exit_codes
 from mnist_lightning.cli.output import make_streams_safe, silence_libraries
 from mnist_lightning.cli.usage import COMMANDS, HELP, OWN_COMMANDS
-from mnist_lightning.console import did_you_mean
+from mnist_lightning.console import did_you_mean, expand_home
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
@@ -27,7 +27,7 @@ def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) ->
         args: The command line without the name of the program; None means `sys.argv`.
         callbacks: Further callbacks of the Trainer, for programs that call this function.
     """
-    args = sys.argv[1:] if args is None else args
+    args = [expand_home(arg) for arg in (sys.argv[1:] if args is None else args)]
     make_streams_safe()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]

@@ -9,6 +9,7 @@ from typing import Any, cast
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 
+from mnist_lightning.console import expand_home
 from mnist_lightning.errors import ConfigError
 
 MAX_BYTES = 64 * 1024  # several times the complete config of a run
@@ -103,7 +104,16 @@ def _load_without_empty_groups(text: str) -> Any:
 
 def _load(text: str) -> Any:
     _refuse_duplicate_keys(yaml.compose(text))
-    return _jsonargparse_load(text)
+    return _with_home(_jsonargparse_load(text))
+
+
+def _with_home(content: Any) -> Any:
+    """Return the content of a config with `~` as the first folder of a path replaced by the home folder."""
+    if isinstance(content, dict):
+        return {key: _with_home(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_with_home(value) for value in content]
+    return expand_home(content) if isinstance(content, str) else content
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None) -> None:

@@ -74,10 +74,10 @@ class PictureFolderDataModule(OwnDataModule):
                 raise ConfigError(f"{name} must be text, got {printable(text)}; rename the folder")
         if not LEAST_SIDE <= size <= MOST_SIDE:
             raise ConfigError(f"data.size must be in [{LEAST_SIDE}, {MOST_SIDE}], got {size}; 32 is usual")
-        self.path = Path(folder)
+        self.path = Path(folder).expanduser()
         self.size, self.channels = size, 3 if colour else 1
-        self.cache = cache_folder(Path(data_dir), self.path, size, self.channels)
-        if Path(os.path.realpath(self.cache)).is_relative_to(os.path.realpath(folder)):
+        self.cache = cache_folder(Path(data_dir).expanduser(), self.path, size, self.channels)
+        if Path(os.path.realpath(self.cache)).is_relative_to(os.path.realpath(self.path)):
             raise ConfigError(
                 f"data.data_dir must lie outside of data.folder, where {printable(data_dir)} would be taken for a "
                 "class; run the command in another folder"

@@ -70,7 +70,7 @@ class MNISTDataModule(ClassificationDataModule):
             raise ConfigError(f"data.dataset must be one of {', '.join(DATASETS)}, got {dataset}")
         require_at_least(0, "data.val_size", val_size)
         self.dataset = DATASETS[dataset]
-        self.data_dir = Path(data_dir)
+        self.data_dir = Path(data_dir).expanduser()
         self.folder = self.data_dir / self.dataset.folder / "raw"
         self.val_size = val_size
         self.source, self.mirrors = source, mirrors

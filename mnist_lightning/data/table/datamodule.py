@@ -65,7 +65,7 @@ class TabularDataModule(OwnDataModule):
             raise ConfigError("data.target must name the column to predict: --data.target species")
         if features is not None:
             reader.check_features(features, target)
-        self.path, self.target, self.features = Path(csv_file), target, features
+        self.path, self.target, self.features = Path(csv_file).expanduser(), target, features
         self.given_files = {"val": val_csv_file, "test": test_csv_file}
         self._schema: TableSchema | None = None
         self._missing: dict[str, int] = {}  # empty fields in the training rows, by column
@@ -87,7 +87,7 @@ class TabularDataModule(OwnDataModule):
     @property
     def files(self) -> list[Path]:
         """The files that rows are read from."""
-        return [self.path, *(Path(file) for file in self.given_files.values() if file)]
+        return [self.path, *(Path(file).expanduser() for file in self.given_files.values() if file)]
 
     def restore(self, inputs: object) -> None:
         """Take the schema of a trained network, which must take the features asked for."""
@@ -141,7 +141,7 @@ class TabularDataModule(OwnDataModule):
     def _given_split(self, split: str) -> Rows | None:
         file = self.given_files[split]
         if file and (self._lies_at(self._trained_on) or self._source().sha256 == self._trained_on.sha256):
-            return self._encode(self._read(Path(file), self.target), self.target)
+            return self._encode(self._read(Path(file).expanduser(), self.target), self.target)
         return None  # also if `csv_file` is another table, which is then scored whole
 
     def _all_samples(self, split: str) -> Rows:

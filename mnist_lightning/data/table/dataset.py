@@ -32,7 +32,7 @@ class TabularDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, csv_file: str | os.PathLike[str], features: Sequence[str], target: str) -> None:
         check_features(features, target)
-        table = read_table(Path(csv_file), [*features, target], texts=[target])
+        table = read_table(Path(csv_file).expanduser(), [*features, target], texts=[target])
         self.features = torch.from_numpy(np.stack([_numbers(table, name) for name in features], axis=1))  # (N, F)
         texts = label_texts(table, target)
         numbers = numbers_in(texts.values)

@@ -22,6 +22,7 @@ from mnist_lightning.training.callbacks.exact_resume import ExactResume
 from mnist_lightning.training.callbacks.progress_bar import ProgressBar
 from mnist_lightning.training.callbacks.result_writer import ResultWriter
 from mnist_lightning.training.callbacks.run_summary import RunSummary
+from mnist_lightning.training.callbacks.schedule_change import ScheduleChange
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from mnist_lightning.training.distributed import is_first
 from mnist_lightning.training.logger import quiet_event_writer
@@ -87,7 +88,7 @@ class TrainerCLI(OptionsCLI):
 
     def _fit_callbacks(self, options: Namespace) -> list[Callback]:
         """Return the callbacks of training; the first process also prepares the run and saves the config."""
-        callbacks: list[Callback] = [ExactResume(options.seed_everything)]
+        callbacks: list[Callback] = [ExactResume(options.seed_everything), ScheduleChange()]
         if is_first():
             run = self.session.prepare_fit(Path(options.trainer.default_root_dir or "."))
             options.checkpoint.dirpath = str(run.checkpoints)  # Lightning sends it to the other processes

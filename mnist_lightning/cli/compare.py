@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
-from mnist_lightning.console import CommandParser
+from mnist_lightning.console import CommandParser, print_stderr
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.mcnemar import compare
 from mnist_lightning.evaluation.predictions import PREDICTIONS, Row, read_predictions
+from mnist_lightning.evaluation.subject import Subject, read_sidecar
 from mnist_lightning.runs import run_folders
 
 DESCRIPTION = """\
@@ -25,7 +26,12 @@ def main(args: list[str]) -> int:
         ConfigError: If a run was not tested, or the runs were not tested on the same samples.
     """
     parser = CommandParser("compare", DESCRIPTION, "compare version_3 version_5")
-    parser.add_argument("runs", nargs=2, metavar="RUN", help="a tested run, such as version_3")
+    parser.add_argument(
+        "runs",
+        nargs=2,
+        metavar="RUN",
+        help="a tested run, such as version_3; version_3/last for the result of another checkpoint",
+    )
     parser.add_argument(
         "--trainer.default_root_dir",
         dest="root",
@@ -36,11 +42,18 @@ def main(args: list[str]) -> int:
     )
     options = parser.parse_args(args)
     first, second = options.runs
-    rows = [_read(name, options.root) for name in options.runs]
+    (rows, subject), (other_rows, other) = (_read(name, options.root) for name in options.runs)
+    refusal = f"{first} and {second} were not tested on the same samples"
+    if subject and other and subject.samples_sha256 != other.samples_sha256:
+        raise ConfigError(f"{refusal}: {', '.join(subject.data)} and {', '.join(other.data)} differ")
     try:
-        result = compare(*rows)
+        result = compare(rows, other_rows)
     except ValueError:
-        raise ConfigError(f"{first} and {second} were not tested on the same samples") from None
+        raise ConfigError(refusal) from None
+    if not subject or not other:
+        print_stderr(f"{first if not subject else second} was tested by an older version, which kept no digests")
+    elif subject.kind != other.kind:
+        print(f"different kinds of checkpoint: {first} {subject.kind}, {second} {other.kind}")
     for name, correct in zip(options.runs, result.correct, strict=True):
         print(f"{name}: {correct:,}/{result.total:,} = {100 * correct / result.total:.2f} %")
     print(f"correct only in {first}: {result.only_first}; correct only in {second}: {result.only_second}")
@@ -48,7 +61,9 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _read(name: str, root: Path) -> list[Row]:
-    if not (match := re.fullmatch(run_folders.VERSION, name)):
-        raise ConfigError(f"{name} is not a run; runs are named version_0, version_1, …")
-    return read_predictions(run_folders.Run(root, int(match[1])).logs / PREDICTIONS)
+def _read(name: str, root: Path) -> tuple[list[Row], Subject | None]:
+    if not (match := re.fullmatch(f"({run_folders.VERSION})(?:/(.+))?", name)):
+        raise ConfigError(f"{name} is not a run; runs are named version_0, version_1, …, version_1/last")
+    suffix = "" if match[3] in (None, "best") else f"_{match[3]}"
+    path = run_folders.Run(root, int(match[2])).logs / PREDICTIONS.format(suffix)
+    return read_predictions(path), read_sidecar(path)

@@ -12,7 +12,7 @@ from mnist_lightning.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREDICTIONS = "predictions.csv"
+PREDICTIONS = "predictions{}.csv"  # with the suffix of the result
 COLUMNS = ["index", "label", "prediction"]
 
 

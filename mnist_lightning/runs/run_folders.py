@@ -115,10 +115,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint file and its run; None for a file outside any run."""
+    """A checkpoint file and its run; None for a file outside any run.
+
+    Args:
+        path: The file.
+        run: Its run.
+        kind: `best` (with validation) or `last` of the run; for any other file its name, without `.ckpt`.
+    """
 
     path: Path
     run: Run | None
+    kind: str = ""
 
 
 def create(root: Path) -> Run:
@@ -207,12 +214,18 @@ def locate(reference: str, root: Path) -> Located:
     """
     if re.fullmatch(REFERENCE, reference):
         run = named(reference, root)
-        return Located(run.best() if reference.endswith("best") else run.last(), run)
+        kind = reference.split("/")[-1]
+        return Located(run.best() if kind == "best" else run.last(), run, _kind(kind, run))
     if not os.path.isfile(reference):  # unlike Path.is_file, also if the name is too long
         raise CheckpointError(
             f"{reference}: no such checkpoint file; expected a local file, best, last or version_3/best"
         )
-    return Located(Path(reference), run_of(Path(reference)))
+    path = Path(reference)
+    return Located(path, run_of(path), _kind(path.stem, run_of(path)))
+
+
+def _kind(name: str, run: Run | None) -> str:
+    return "last" if name == "best" and run and run.best_entry() is None else name
 
 
 def run_of(path: Path) -> Run | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from mnist_lightning.atomic_write import replace_file
 from mnist_lightning.data.loader import BatchLoader
@@ -22,15 +22,16 @@ from mnist_lightning.evaluation.calibration import from_checkpoint
 from mnist_lightning.evaluation.metrics import Score, describe_accuracy, wilson_interval
 from mnist_lightning.evaluation.predictions import PREDICTIONS
 from mnist_lightning.evaluation.report import Report, render
-from mnist_lightning.runs.checkpoint_verification import sha256
+from mnist_lightning.evaluation.subject import Subject, sidecar
 from mnist_lightning.runs.run_folders import Located
 from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
+from mnist_lightning.training.callbacks.tested_samples import RESULT, other_options, subject_of, suffix_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name, environment
-from mnist_lightning.training.logger import read_curves, run_logger
+from mnist_lightning.training.logger import TAGS, RunLogger, read_curves, run_logger
 
-RESULT, FIGURES, REPORT = "test.json", "figures", "report.html"
+FIGURES, REPORT = "figures{}", "report{}.html"
 PACKAGES = ("mnist-lightning", "torch", "lightning", "torchmetrics", "numpy")  # whose versions the report lists
 
 
@@ -44,13 +45,14 @@ class ResultWriter(Callback):
     """
 
     def __init__(self, located: Located, checkpoint: Mapping[str, Any], folder: Path) -> None:
-        self.path, self.run = located.path, located.run
+        self.located, self.path, self.run = located, located.path, located.run
         self.epoch: int = checkpoint["epoch"]
         self.calibration = from_checkpoint(checkpoint)
         self.metrics = as_line(checkpoint.get("metrics"))
         resume = checkpoint.get(RESUME)
         self.trained_with = as_line(resume.get("environment")) if isinstance(resume, dict) else ""
         self.folder = folder
+        self.data_before = checkpoint.get("datamodule_hyper_parameters")
         self._collector = PredictionCollector()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -77,13 +79,17 @@ class ResultWriter(Callback):
         if len(predictions.labels) < len(loader.dataset):
             pl_module.print(
                 f"only some of the test {noun} were scored, which is not a test result; "
-                f"{self.folder / RESULT} is not written"
+                f"{self.folder / RESULT.format('')} is not written"
             )
             return
         if not trainer.is_global_zero:
             return
         analysis = analyse(predictions, schema_of(trainer).class_names, self.calibration)
-        result = self._result(trainer, score)
+        datamodule: LightningDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
+        subject = subject_of(self.located, datamodule, predictions)
+        others = other_options(self.data_before, datamodule)
+        suffix = suffix_of(subject, self.located, self.folder, is_own_data=not others)
+        result = self._result(trainer, score) | asdict(subject)
         if noun == "rows":
             data: TabularDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
             rows = data.samples("test")
@@ -92,8 +98,10 @@ class ResultWriter(Callback):
             result |= {"csv_file": str(rows.path), "baselines": _print_baselines(data)}
         # The result is written first, so that a failure to draw or to write the rest cannot lose it.
         text = json.dumps(result | analysis.to_dict(noun), indent=1)
-        replace_file(self.folder / RESULT, f"{text}\n".encode())
-        replace_file(self.folder / PREDICTIONS, predictions.as_csv().encode())
+        replace_file(self.folder / RESULT.format(suffix), f"{text}\n".encode())
+        table, content = self.folder / PREDICTIONS.format(suffix), predictions.as_csv().encode()
+        replace_file(table, content)
+        replace_file(table.with_suffix(".json"), sidecar(subject, content))
         class_names = [each.name for each in analysis.classes]
         figures = {
             "confusion matrix": plots.as_png(plots.confusion_matrix(analysis.confusion, class_names)),
@@ -103,17 +111,21 @@ class ResultWriter(Callback):
             pixels = loader.dataset.inputs[[each.index for each in analysis.worst_samples]].cpu().numpy()
             figures["worst images"] = plots.as_png(plots.worst_images(pixels, analysis.worst_samples))
         for logger in trainer.loggers:
-            logger.log_metrics({"test_loss": score.loss, "test_acc": score.accuracy}, step=self.epoch)
+            names = TAGS if isinstance(logger, RunLogger) else {name: name for name in TAGS}
+            values = {"test_loss": score.loss, "test_acc": score.accuracy}
+            logger.log_metrics({names[name] + suffix: value for name, value in values.items()}, step=self.epoch)
         if tensorboard := run_logger(trainer):
             for name, png in figures.items():
-                tensorboard.log_figure(f"Test/{name}", png, self.epoch)
+                tensorboard.log_figure(f"Test{suffix}/{name}", png, self.epoch)
             tensorboard.save()
-        report = self._report(trainer, score, analysis, figures, noun)
-        (self.folder / FIGURES).mkdir(exist_ok=True)
+        report = self._report(trainer, score, analysis, figures, noun, subject, others)
+        figures_folder = self.folder / FIGURES.format(suffix)
+        figures_folder.mkdir(exist_ok=True)
         for name, png in report.figures.items():
-            replace_file(self.folder / FIGURES / f"{name.replace(' ', '_')}.png", png)
-        replace_file(self.folder / REPORT, render(report).encode(errors="backslashreplace"))
-        pl_module.print(f"wrote {self.folder / RESULT}, and {PREDICTIONS}, {FIGURES} and {REPORT} beside it")
+            replace_file(figures_folder / f"{name.replace(' ', '_')}.png", png)
+        replace_file(self.folder / REPORT.format(suffix), render(report).encode(errors="backslashreplace"))
+        written, *beside = (name.format(suffix) for name in (RESULT, PREDICTIONS, FIGURES, REPORT))
+        pl_module.print("wrote {}, and {}, {} and {} beside it".format(self.folder / written, *beside))
 
     def _result(self, trainer: Trainer, score: Score) -> dict[str, Any]:
         return {
@@ -122,7 +134,6 @@ class ResultWriter(Callback):
             "accuracy": score.accuracy,
             "interval": wilson_interval(score.correct, score.total),
             "loss": score.loss,
-            "checkpoint": str(self.path),
             "epoch": self.epoch,
             "device": device_name(trainer.strategy.root_device),
             "precision": trainer.precision,
@@ -130,36 +141,44 @@ class ResultWriter(Callback):
         }
 
     def _report(
-        self, trainer: Trainer, score: Score, analysis: Analysis, figures: Mapping[str, bytes], noun: str
+        self,
+        trainer: Trainer,
+        score: Score,
+        analysis: Analysis,
+        figures: Mapping[str, bytes],
+        noun: str,
+        subject: Subject,
+        options: Mapping[str, Any],
     ) -> Report:
         curves = read_curves(self.run.logs) if self.run else {}
         drawn = plots.learning_curves(curves)
         config = self.run.logs / "config.yaml" if self.run else None
         config = config if config and config.is_file() else None
         fit = [["fit", "--config", str(config)]] if config else []
-        commands = [*fit, ["test", "--ckpt_path", str(self.path)]]
+        data = [f"--data.{name}={value}" for name, value in options.items()]
+        commands = [*fit, ["test", "--ckpt_path", str(self.path), *data]]
         return Report(
-            title=self.run.name if self.run else str(self.path),
+            title=f"{self.run.name}/{subject.kind}" if self.run else str(self.path),
             summary=f"On the test {noun}: {score}.",
             curves=curves,
             analysis=analysis,
             figures={**figures, **({"learning curves": plots.as_png(drawn)} if drawn else {})},
-            facts=self._facts(trainer),
+            facts=self._facts(trainer, subject),
             commands=[shlex.join(["python", "-m", "mnist_lightning", *command]) for command in commands],
             config=config.read_text(errors="replace") if config else None,
             noun=noun,
         )
 
-    def _facts(self, trainer: Trainer) -> dict[str, str]:
-        files: list[Path] = trainer.datamodule.files  # type: ignore[attr-defined]  # set by Lightning's connector
+    def _facts(self, trainer: Trainer, subject: Subject) -> dict[str, str]:
         return {
             "checkpoint": f"{self.path}, epoch {self.epoch}",
-            "SHA-256 of the checkpoint": sha256(self.path),
+            "SHA-256 of the checkpoint": subject.checkpoint_sha256,
             "metrics when saved": self.metrics,
             "trained with": self.trained_with,
             "tested with": as_line(environment(trainer.strategy.root_device, str(trainer.precision))),
             "versions": as_line({package: version(package) for package in PACKAGES}),
-            **{f"SHA-256 of {file.name}": sha256(file) for file in files},
+            **{f"SHA-256 of {path}": digest for path, digest in subject.data.items()},
+            "SHA-256 of the tested samples": subject.samples_sha256,
         }
 
 

@@ -127,7 +127,7 @@ def test_a_full_disk_fails_loudly_and_leaves_whole_files(
 
 
 def test_the_predictions_file_holds_the_predictions_of_the_network(finished_run: FinishedRun) -> None:
-    with (finished_run.logs / PREDICTIONS).open() as file:
+    with (finished_run.logs / PREDICTIONS.format("")).open() as file:
         rows = [[int(cell) for cell in row] for row in list(csv.reader(file))[1:]]
     labels = finished_run.images_and_labels("test")[1].tolist()
     predictions = finished_run.logits("best.ckpt", "test").argmax(axis=1).tolist()

@@ -28,15 +28,22 @@ def main(args: list[str]) -> int:
     if any(arg.split("=")[0] == "--ckpt_path" for arg in fit_args):
         raise ConfigError("repeat trains from the start; --ckpt_path is an option of fit")
 
+    from mnist_lightning.training.distributed import is_first
+
+    # Lightning starts the other processes of a distributed training with this same command line: they train along.
     results: list[dict[str, Any]] = []
     summary: Path | None = None
     for number in range(options.runs):
         seed_args = [f"--seed_everything={results[0]['seed'] + number}"] if results else []
-        print(f"run {number + 1} of {options.runs}", *seed_args, flush=True)
+        if is_first():
+            print(f"run {number + 1} of {options.runs}", *seed_args, flush=True)
         logs, result = _train([*fit_args, *seed_args])
         results.append(result)
         summary = summary or logs / "repeat.json"
-        replace_file(summary, json.dumps({"runs": results, **spreads(results)}, indent=1).encode())
+        if is_first():
+            replace_file(summary, json.dumps({"runs": results, **spreads(results)}, indent=1).encode())
+    if not is_first():
+        return 0
     for result in results:
         scores = ", ".join(f"{name} {100 * result[name]:.2f} %" for name in ("val_acc", "test_acc") if name in result)
         print(f"{result['run']}: seed {result['seed']}, {scores or 'not scored'}")

@@ -18,8 +18,8 @@ from mnist_lightning.errors import ConfigError, require_at_least
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
-# A trial is an ordinary run on one device, in the sweep's folder, and never reads the test images.
-FIXED = {"ckpt_path": None, "test_after_fit": False, "trainer.devices": 1}
+# A trial is an ordinary run in the sweep's folder, and never reads the test images.
+FIXED = {"ckpt_path": None, "test_after_fit": False}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class SweepConfig:
 
     def command_line(self, params: Mapping[str, Any]) -> list[str]:
         """Return the `fit` command that trains with these values of the searched options."""
-        options = {**self.fit, **params, **FIXED, "trainer.default_root_dir": str(self.folder)}
+        options = {"trainer.devices": 1, **self.fit, **params, **FIXED, "trainer.default_root_dir": str(self.folder)}
         config = [f"--config={options.pop('config')}"] if "config" in options else []  # first: the others override it
         return ["fit", *config, *(f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items())]
 
@@ -81,7 +81,7 @@ def read_sweep(path: Path) -> SweepConfig:
             f"{path} needs options to search under `space`, such as `model.lr: {{low: 1e-4, high: 0.01}}`"
         )
     for name in {*FIXED, "trainer.default_root_dir"}.intersection({*fit, *space}):
-        raise ConfigError(f"{name} in {path} cannot be set: a trial trains from the start, on one device")
+        raise ConfigError(f"{name} in {path} cannot be set: a trial trains from the start, in the sweep's folder")
     OptionParser.command_line = ["--config", str(path)]  # for the line numbers in its messages
     parser = OptionParser(prog="python -m mnist_lightning sweep")
     parser.add_class_arguments(Study, "study")

@@ -11,8 +11,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +163,18 @@ class ScoreReporter(Callback):
             return
         self.trial.report(float(trainer.callback_metrics[self.metric]), self.validations)
         self.validations += 1
-        if self.trial.should_prune():
+        if prunes := self.trial.should_prune():
             self.trial.set_user_attr(PRUNED, trainer.current_epoch)
-            trainer.should_stop = True
+        trainer.should_stop |= trainer.strategy.broadcast(prunes)
+
+
+class ScoreFollower(Callback):
+    """Stop together with `ScoreReporter`, in the other processes of a distributed trial."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop if the first process does."""
+        if not trainer.sanity_checking:
+            trainer.should_stop |= trainer.strategy.broadcast(False)
 
 
 def _run_trial(trial: optuna.Trial, config: SweepConfig, log: Path) -> int:
@@ -190,7 +201,11 @@ def _fit(trial: optuna.Trial, config: SweepConfig, log: Path) -> None:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
     threading.Thread(target=_terminate_after_parent, daemon=True).start()
-    main.main(config.command_line(trial.params), callbacks=[ScoreReporter(trial, config.study.metric)])
+    command = config.command_line(trial.params)
+    # With which Lightning starts the other processes of a distributed training.
+    sys.argv = [sys.argv[0], *command, f"--trainer.callbacks+={__name__}.{ScoreFollower.__name__}"]
+    sys.modules["__main__"].__spec__ = find_spec("mnist_lightning.__main__")
+    main.main(command, callbacks=[ScoreReporter(trial, config.study.metric)])
 
 
 def _terminate_after_parent() -> None:

@@ -45,7 +45,7 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"space": {"model.lr": LR | {"hihg": 1}}}, "space.model.lr in sweep.yaml: "),
         ({"space": {"model.plateau_patience": {"low": 0, "high": 5, "step": 2}}}, "not divisible by `step`"),
         ({"space": {"data.batch_size": {"choices": []}}}, "must contain one or more elements"),
-        ({"space": {"trainer.devices": {"choices": [1, 2]}}}, "trainer.devices in sweep.yaml cannot be set"),
+        ({"space": {"test_after_fit": {"choices": [True, False]}}}, "test_after_fit in sweep.yaml cannot be set"),
         ({"study": {"trails": 3}}, "unknown key study.trails in sweep.yaml, line 4; did you mean trials?"),
         ({"study": {"trials": "many"}}, "study.trials in sweep.yaml, line 3 must be int, got many"),
         ({"study": {"trials": 0}}, "study.trials must be at least 1, got 0"),

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import FrameType
@@ -24,7 +25,8 @@ def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
         name: Its name, as typed.
         debug: Whether to print the traceback of an error.
     """
-    before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION}
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread may handle signals
+    before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION if is_main}
     try:
         return command()
     except UserError as error:
@@ -47,7 +49,7 @@ def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interruption during training into exit code 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         return fail(f"interrupted{HOW_TO_RESUME.get(name, '')}", 130)
     except Exception as error:
         if debug:

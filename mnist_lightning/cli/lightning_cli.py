@@ -25,6 +25,7 @@ from mnist_lightning.training.callbacks.run_summary import RunSummary
 from mnist_lightning.training.callbacks.schedule_change import ScheduleChange
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from mnist_lightning.training.distributed import is_first
+from mnist_lightning.training.lightning_patches import jsonargparse_unchanged
 from mnist_lightning.training.logger import quiet_event_writer
 from mnist_lightning.training.memory import fast_memory
 
@@ -39,7 +40,7 @@ class TrainerCLI(OptionsCLI):
 
     def __init__(self, args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         self.callbacks = callbacks
-        with RunSession(args[0]) as session, fast_memory(), quiet_event_writer():
+        with jsonargparse_unchanged(), RunSession(args[0]) as session, fast_memory(), quiet_event_writer():
             super().__init__(args, session)
 
     def instantiate_classes(self) -> None:

@@ -5,12 +5,14 @@ Modules are imported when a command needs them: `--help` and `--version` import 
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mnist_lightning.cli import exit_codes
-from mnist_lightning.cli.output import make_streams_safe, silence_libraries
+from mnist_lightning.cli.output import make_streams_safe, silenced_libraries
+from mnist_lightning.cli.process_state import unchanged_process
 from mnist_lightning.cli.usage import COMMANDS, HELP, OWN_COMMANDS
 from mnist_lightning.console import did_you_mean, expand_home
 
@@ -20,26 +22,34 @@ if TYPE_CHECKING:
 HELP_FLAGS = {"-h", "--help"}
 
 
-def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> None:
-    """Run a command and exit: 0 success, 1 partial, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
+def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> NoReturn:
+    """Run a command and exit with what `run` returns, which also takes these arguments."""
+    sys.exit(run(args, callbacks))
+
+
+def run(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> int:
+    """Run a command and leave this process as it was.
+
+    Returns 0 for success, 1 partial, 2 usage or config, 3 diverged, 4 data, 5 disk, 6 checkpoint.
 
     Args:
         args: The command line without the name of the program; None means `sys.argv`.
         callbacks: Further callbacks of the Trainer, for programs that call this function.
     """
     args = [expand_home(arg) for arg in (sys.argv[1:] if args is None else args)]
-    make_streams_safe()
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
-    if not args or args[0] in HELP_FLAGS:
-        print(HELP, end="")
-        sys.exit(0 if args else 2)
-    if args[0] == "--version":
-        from mnist_lightning import __version__
+    with unchanged_process():
+        make_streams_safe()
+        if not args or args[0] in HELP_FLAGS:
+            print(HELP, end="")
+            return 0 if args else 2
+        if args[0] == "--version":
+            from mnist_lightning import __version__
 
-        print(f"mnist-lightning {__version__}")
-        sys.exit(0)
-    sys.exit(exit_codes.run(partial(_run, args, callbacks, debug=debug), args[0], debug=debug))
+            print(f"mnist-lightning {__version__}")
+            return 0
+        return exit_codes.run(partial(_run, args, callbacks, debug=debug), args[0], debug=debug)
 
 
 def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> int:
@@ -52,7 +62,6 @@ def _run(args: list[str], callbacks: "Sequence[Callback]", *, debug: bool) -> in
         return exit_codes.fail(f"unknown command {args[0]}{known}", 2)
     from mnist_lightning.cli.lightning_cli import TrainerCLI
 
-    if not debug:
-        silence_libraries()
-    TrainerCLI(args, callbacks)
+    with nullcontext() if debug else silenced_libraries():
+        TrainerCLI(args, callbacks)
     return 0

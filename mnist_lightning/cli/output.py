@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 def make_streams_safe() -> None:
@@ -17,17 +19,29 @@ def make_streams_safe() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def silence_libraries() -> None:
+@contextmanager
+def silenced_libraries() -> Iterator[None]:
     """Silence messages that do not concern the user: tips, missing hardware, deprecations in libraries.
 
-    Call it after Lightning is imported, which sets the level of its loggers to INFO.
+    Enter it after Lightning is imported, which sets the level of its loggers to INFO. `unchanged_process` puts back the
+    filters of warnings.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # a profiler prints its table there
+    levels = {"lightning.pytorch": logging.WARNING, "lightning.fabric": logging.WARNING}
+    levels["lightning.pytorch.profilers"] = logging.INFO  # a profiler prints its table there
+    before = {name: logging.getLogger(name).level for name in levels}
+    _set_levels(levels)
     # Only a run that is resumed in place has checkpoints in its folder, and there they are expected.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
     # A ModelCheckpoint of the user's that is evaluated, or resumed in a new run, has another folder than before.
     warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
     # torch's own pytree module, which Lightning 2.6 calls, uses a name that torch deprecates.
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+    try:
+        yield
+    finally:
+        _set_levels(before)
+
+
+def _set_levels(levels: Mapping[str, int]) -> None:
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)

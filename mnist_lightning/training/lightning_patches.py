@@ -3,8 +3,14 @@
 The tests in `tests/training/test_lightning_patches.py` fail when Lightning no longer needs an entry.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jsonargparse import _common, _loaders_dumpers, _optionals
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+LOADERS = ("loaders", "loader_exceptions", "loader_json_superset", "loader_params")  # what `set_loader` changes
 
 
 def patch_trainer(trainer: Trainer) -> None:
@@ -53,6 +59,20 @@ def finish_restart(trainer: Trainer) -> None:
     restores them.
     """
     trainer.fit_loop._restarting = False
+
+
+@contextmanager
+def jsonargparse_unchanged() -> Iterator[None]:
+    """Put back jsonargparse's global settings and loaders, which other parsers use; it has no getters for them."""
+    registries = (_common.parsing_settings, *(vars(_loaders_dumpers)[name] for name in LOADERS))
+    before, read_mode = [dict(each) for each in registries], _optionals._config_read_mode
+    try:
+        yield
+    finally:
+        for registry, entries in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(entries)
+        _optionals._config_read_mode = read_mode
 
 
 def subcommand_parser(cli: LightningCLI, command: str) -> LightningArgumentParser:

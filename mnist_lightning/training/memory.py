@@ -36,9 +36,10 @@ def fast_memory() -> Iterator[None]:
     keep_freed_memory()
     fills = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made at import by torch
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    flushes = not torch.full((), 1e-40).mul(1)  # torch does not tell otherwise
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(flushes)
         deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

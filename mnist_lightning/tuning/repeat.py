@@ -72,11 +72,11 @@ def spreads(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """Train once; return the run's log folder, and its name, seed and accuracies."""
     from mnist_lightning.cli.lightning_cli import TrainerCLI
-    from mnist_lightning.cli.output import silence_libraries
+    from mnist_lightning.cli.output import silenced_libraries
     from mnist_lightning.runs import run_folders
 
-    silence_libraries()
-    cli = TrainerCLI(["fit", *fit_args])
+    with silenced_libraries():
+        cli = TrainerCLI(["fit", *fit_args])
     dirpath = getattr(cli.trainer.checkpoint_callback, "dirpath", None)
     run = run_folders.run_of(Path(dirpath, "last.ckpt")) if dirpath else None
     if run is None:

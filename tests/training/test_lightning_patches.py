@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import jsonargparse
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -130,3 +131,12 @@ def test_the_parser_of_a_subcommand_is_found_and_its_options_are_listed() -> Non
     assert "--inner" not in lightning_patches.option_names(parser, "test")
     lightning_patches.set_help(subparser, "inner", "new text")
     assert "new text" in subparser.format_help()
+
+
+def test_jsonargparse_cannot_put_back_its_settings_itself() -> None:
+    before = jsonargparse.get_loader("yaml")
+    with lightning_patches.jsonargparse_unchanged():
+        jsonargparse.set_loader("yaml", lambda text: text)
+        jsonargparse.set_parsing_settings(import_path_denylist=["*"])
+    assert jsonargparse.get_loader("yaml") is before
+    assert not [name for name in dir(jsonargparse) if "get" in name and "settings" in name]

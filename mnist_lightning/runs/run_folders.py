@@ -55,6 +55,10 @@ class Run:
         """Return the run's checkpoints, oldest first."""
         return read_entries(self.checkpoints)
 
+    def is_newest(self) -> bool:
+        """Return whether `best` and `last` without a version mean this run."""
+        return _newest(self.root) == self
+
     def best_entry(self) -> Entry | None:
         """Return the entry with the best validation score; None without validation."""
         return next(iter(by_rank(self.entries())), None)
@@ -194,8 +198,7 @@ def named(reference: str, root: Path) -> Run:
         CheckpointError: If there is no such run.
     """
     match = re.fullmatch(REFERENCE, reference)
-    newest = next((run for run in all_runs(root) if any(run.checkpoints.glob("*.ckpt"))), None)
-    run = Run(root, int(match[1])) if match and match[1] else newest
+    run = Run(root, int(match[1])) if match and match[1] else _newest(root)
     if run is None or not run.checkpoints.is_dir():
         wanted = run.name if run else "run with a checkpoint"
         raise CheckpointError(f"there is no {wanted} in {root.resolve() / CHECKPOINTS}; train one with fit")
@@ -222,6 +225,10 @@ def locate(reference: str, root: Path) -> Located:
         )
     path = Path(reference)
     return Located(path, run_of(path), _kind(path.stem, run_of(path)))
+
+
+def _newest(root: Path) -> Run | None:
+    return next((run for run in all_runs(root) if any(run.checkpoints.glob("*.ckpt"))), None)
 
 
 def _kind(name: str, run: Run | None) -> str:

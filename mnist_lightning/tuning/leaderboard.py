@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Sequence
 
 import optuna
@@ -36,8 +37,8 @@ def write_results(trials: Sequence[FrozenTrial], study: optuna.Study, config: Sw
     print(
         f"best: trial {best.number}, {metric} {show(metric, best.values[0])}\n"
         f"written to {folder}: {BEST}, {TABLE}, {PLOTS}\n"
-        f"next: python -m mnist_lightning fit --config {folder / BEST}\n"
-        f"  or: python -m mnist_lightning test --trainer.default_root_dir {folder} "
+        f"next: python -m mnist_lightning fit --config {shlex.quote(str(folder / BEST))}\n"
+        f"  or: python -m mnist_lightning test --trainer.default_root_dir {shlex.quote(str(folder))} "
         f"--ckpt_path {best.user_attrs[RUN]}/best"
     )
     return 0

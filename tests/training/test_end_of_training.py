@@ -1,5 +1,7 @@
 """Each run says why it ended: the callback that stopped it, or the limit that it reached."""
 
+import re
+import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -96,6 +98,19 @@ def test_resuming_a_run_whose_time_is_used_up_says_so(fit: Command) -> None:
     )
     again = fit("--ckpt_path", "last")
     assert (again.code, again.out) == (0, "version_0 has finished: stopped by Timer: time limit of 0:00:01\n")
+
+
+def test_the_next_command_scores_this_run(fit: Command, command: Command, tmp_path: Path) -> None:
+    root = tmp_path / "with a space"
+    options = ("--trainer.default_root_dir", str(root), "--trainer.limit_train_batches", "1", "--trainer.max_epochs")
+    for run, args in (
+        ("version_0", ["1"]),
+        ("version_1", ["1"]),
+        ("version_0", ["2", "--ckpt_path", "version_0/last"]),
+    ):
+        outcome = fit(*options, *args)
+        (line,) = re.findall(r"next: python -m mnist_lightning (.*)", outcome.out)
+        assert f"checkpoints/{run}/best.ckpt: test accuracy" in command(*shlex.split(line)).out
 
 
 def _reason(model: Classifier, data_dir: Path, callbacks: list[Callback], **options: Any) -> str:

@@ -1,5 +1,6 @@
 """RunSummary: the lines that `fit` prints, and their counterparts in TensorBoard."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -63,11 +64,12 @@ class RunSummary(Callback):
         if best is not None:
             metrics = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in ("val_acc", "val_loss"))
             pl_module.print(f"best epoch {best.epoch}: {metrics}")
-        elsewhere = "" if self.run.root == Path() else f" --trainer.default_root_dir {self.run.root}"
+        elsewhere = [] if self.run.root == Path() else ["--trainer.default_root_dir", str(self.run.root)]
+        older = [] if self.run.is_newest() else ["--ckpt_path", f"{self.run.name}/best"]  # than another run
         pl_module.print(
             f"run: {self.run.logs} and {self.run.checkpoints}\n"
-            f"next: python -m mnist_lightning test{elsewhere}\n"
-            f"      tensorboard --logdir {self.run.logs.parent}"
+            f"next: {shlex.join(['python', '-m', 'mnist_lightning', 'test', *elsewhere, *older])}\n"
+            f"      {shlex.join(['tensorboard', '--logdir', str(self.run.logs.parent)])}"
         )
         if logger := run_logger(trainer):
             last_epoch = trainer.current_epoch - 1

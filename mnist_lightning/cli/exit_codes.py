@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from mnist_lightning.errors import ConfigError, DivergenceError, StorageError, U
 
 HOW_TO_RESUME = {"fit": "; resume with fit --ckpt_path last", "sweep": "; the same command resumes the sweep"}
 TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+NOT_CREATED = r"Does not validate against .*?\n  - (?:Problem with given class_path .*?:\n)?\s*(.+?)\n"  # jsonargparse
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
@@ -54,6 +56,8 @@ def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if reason := _reason_not_created(error):
+            return fail(reason, 2)
         if _is_usage_error(error):
             return fail(" ".join(str(error).split()), 2)
         return fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
@@ -71,6 +75,17 @@ def _exit_on_signal(number: int, frame: FrameType | None) -> None:
     """Exit with the code that a shell reports for the signal; during training, a callback saves the run first."""
     leave_closed_terminal()
     sys.exit(128 + number)
+
+
+def _reason_not_created(error: BaseException | None) -> str:
+    """Return why a class named in the options could not be created, or ""; jsonargparse says it among many lines."""
+    text = str(error)
+    while error:
+        if isinstance(error, ImportError):
+            return " ".join(str(error).split())
+        error = error.__cause__ or error.__context__
+    reason = re.match(NOT_CREATED, text, re.DOTALL)
+    return reason[1] if reason else ""
 
 
 def _is_usage_error(error: Exception) -> bool:

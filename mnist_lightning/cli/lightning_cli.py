@@ -1,6 +1,5 @@
 """TrainerCLI: LightningCLI that runs `fit`, `validate` and `test` in run folders, with this project's callbacks."""
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,15 +18,17 @@ from mnist_lightning.runs import checkpoint_verification
 from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
 from mnist_lightning.training.callbacks.exact_resume import ExactResume
-from mnist_lightning.training.callbacks.progress_bar import ProgressBar
+from mnist_lightning.training.callbacks.progress_bar import RunProgressBar
 from mnist_lightning.training.callbacks.result_writer import ResultWriter
-from mnist_lightning.training.callbacks.run_summary import RunSummary
+from mnist_lightning.training.callbacks.run_summary import DevRunSummary, RunSummary
 from mnist_lightning.training.callbacks.schedule_change import ScheduleChange
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
 from mnist_lightning.training.distributed import is_first
-from mnist_lightning.training.lightning_patches import jsonargparse_unchanged
+from mnist_lightning.training.lightning_patches import default_arguments, jsonargparse_unchanged
 from mnist_lightning.training.logger import quiet_event_writer
 from mnist_lightning.training.memory import fast_memory
+from mnist_lightning.training.run_loggers import in_run
+from mnist_lightning.training.trainer_options import as_list, without_finders
 
 
 class TrainerCLI(OptionsCLI):
@@ -40,7 +41,8 @@ class TrainerCLI(OptionsCLI):
 
     def __init__(self, args: list[str], callbacks: Sequence[Callback] = ()) -> None:
         self.callbacks = callbacks
-        with jsonargparse_unchanged(), RunSession(args[0]) as session, fast_memory(), quiet_event_writer():
+        patches = jsonargparse_unchanged(), default_arguments()
+        with patches[0], patches[1], RunSession(args[0]) as session, fast_memory(), quiet_event_writer():
             super().__init__(args, session)
 
     def instantiate_classes(self) -> None:
@@ -49,7 +51,8 @@ class TrainerCLI(OptionsCLI):
         if isinstance(network := model.network, Namespace):
             model.network = partial(resolve(network.as_dict()), **network.init_args)
         try:
-            super().instantiate_classes()
+            with in_run(self.config[self.command].trainer, *self.session.place_of_loggers(self.config[self.command])):
+                super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps an error of the data module in a link of arguments
             if isinstance(error.__cause__, UserError):
                 raise error.__cause__ from None
@@ -65,30 +68,26 @@ class TrainerCLI(OptionsCLI):
             checkpoint_verification.check_weights(located.path, self.session.checkpoint, state_dict)
             self.session.repair()
         if self.command == "fit":
-            callbacks = [] if options.trainer.fast_dev_run else self._fit_callbacks(options)
+            callbacks = self._fit_callbacks(options)
         else:
             assert located
             options.checkpoint.dirpath = str(located.path.parent)
             folder = self.session.prepare_evaluation()
             callbacks = [ResultWriter(located, self.session.checkpoint, folder)]
             kwargs["precision"] = "32-true"  # a score does not depend on the device's fastest precision
-        if options.trainer.logger in (None, True):
-            kwargs["logger"] = self.session.logger()
-        if options.trainer.enable_progress_bar in (None, True):
-            kwargs["enable_progress_bar"] = sys.stderr.isatty()
-            refresh_rate = 20 if self.command == "fit" else 1  # the batches of an evaluation are large
-            callbacks += [ProgressBar(refresh_rate)] if sys.stderr.isatty() else []
+        kwargs["logger"] = self.session.loggers(options.trainer)
+        callbacks.append(RunProgressBar(20 if self.command == "fit" else 1))  # the batches of an evaluation are large
         if self.datamodule.hparams.get("val_size") == 0:
             kwargs["limit_val_batches"] = 0
-        kwargs["plugins"] = [*(options.trainer.plugins or []), DurableCheckpointIO()]
-        kwargs["callbacks"] = [*(options.trainer.callbacks or []), *callbacks, *self.callbacks]
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, RuntimeError, ImportError) as error:
-            raise ConfigError(f"the Trainer cannot be created with these options: {error}") from error
+        kwargs["plugins"] = [*as_list(options.trainer.plugins), DurableCheckpointIO()]
+        given = as_list(options.trainer.callbacks)
+        kwargs["callbacks"] = [*(without_finders(given) if located else given), *callbacks, *self.callbacks]
+        return super().instantiate_trainer(**kwargs)
 
     def _fit_callbacks(self, options: Namespace) -> list[Callback]:
         """Return the callbacks of training; the first process also prepares the run and saves the config."""
+        if options.trainer.fast_dev_run:
+            return [DevRunSummary()]
         callbacks: list[Callback] = [ExactResume(options.seed_everything), ScheduleChange()]
         if is_first():
             run = self.session.prepare_fit(Path(options.trainer.default_root_dir or "."))

@@ -12,7 +12,7 @@ from mnist_lightning.cli.resume import with_checkpoint
 from mnist_lightning.cli.run_session import RunSession
 from mnist_lightning.cli.safe_yaml import guard_configs
 from mnist_lightning.cli.saved_config import Change
-from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
+from mnist_lightning.training.callbacks.early_stopping import RunEarlyStopping
 from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.lightning_patches import subcommand_parser
@@ -82,7 +82,7 @@ class OptionsCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks with options of their own, and link what the data and the seed determine."""
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(RunEarlyStopping, "early_stopping")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(TensorBoardFigures, "tensorboard")
         parser.add_argument(

@@ -27,13 +27,16 @@ def silenced_libraries() -> Iterator[None]:
     filters of warnings.
     """
     levels = {"lightning.pytorch": logging.WARNING, "lightning.fabric": logging.WARNING}
-    levels["lightning.pytorch.profilers"] = logging.INFO  # a profiler prints its table there
+    for name in ("profilers", "callbacks.model_summary"):  # these print their tables there
+        levels[f"lightning.pytorch.{name}"] = logging.INFO
     before = {name: logging.getLogger(name).level for name in levels}
     _set_levels(levels)
     # Only a run that is resumed in place has checkpoints in its folder, and there they are expected.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty", category=UserWarning)
     # A ModelCheckpoint of the user's that is evaluated, or resumed in a new run, has another folder than before.
     warnings.filterwarnings("ignore", message="The dirpath has changed from", category=UserWarning)
+    # A callback that averages weights is no part of an evaluation of the average.
+    warnings.filterwarnings("ignore", message="You're using the WeightAveraging callback", category=UserWarning)
     # torch's own pytree module, which Lightning 2.6 calls, uses a name that torch deprecates.
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
     try:

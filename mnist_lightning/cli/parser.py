@@ -32,7 +32,8 @@ CKPT_PATH_HELP = (
 
 # Lower bounds that Lightning does not check: -1 accumulated batches, for example, would maximise the loss.
 SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}
-NULLABLE = {"trainer.max_epochs"}  # although it has a default: max_steps or max_time ends the run
+# Although they have a default: max_steps or max_time ends the run; val_check_interval counts batches over all epochs.
+NULLABLE = {"trainer.max_epochs", "trainer.check_val_every_n_epoch", "trainer.precision"}
 
 
 class OptionParser(LightningArgumentParser):

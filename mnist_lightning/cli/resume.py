@@ -15,7 +15,7 @@ from mnist_lightning.console import printable
 from mnist_lightning.data.mnist.registry import trained_on
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.runs.checkpoint_verification import check_resumable
-from mnist_lightning.training.callbacks.early_stopping import EarlyStopping
+from mnist_lightning.training.callbacks.early_stopping import RunEarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.distributed import is_first
 from mnist_lightning.training.end_of_training import reason_of_end
@@ -78,7 +78,7 @@ def with_checkpoint(
 def why_finished(checkpoint: Mapping[str, Any], options: Namespace) -> str:
     """Return why nothing is left to train with these options of `fit`, or ""."""
     trainer, early_stopping = options.trainer, options.early_stopping
-    state = checkpoint["callbacks"].get(EarlyStopping(**early_stopping.as_dict()).state_key, {})
+    state = checkpoint["callbacks"].get(RunEarlyStopping(**early_stopping.as_dict()).state_key, {})
     epochs = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     steps = checkpoint["global_step"]
     if 0 <= (-1 if trainer.max_epochs is None else trainer.max_epochs) <= epochs:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import Logger
 
 from mnist_lightning.atomic_write import check_writable
 from mnist_lightning.runs import run_folders
@@ -12,6 +14,7 @@ from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
 from mnist_lightning.training.checkpoint_io import repair
 from mnist_lightning.training.distributed import is_first
 from mnist_lightning.training.logger import TEST_SUFFIX, RunLogger, truncate_events
+from mnist_lightning.training.trainer_options import as_list
 
 
 class RunSession:
@@ -73,15 +76,27 @@ class RunSession:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def logger(self) -> RunLogger | bool:
-        """Return the logger that writes into the run; False if nothing is logged."""
-        if self.run is None or self.command == "validate":
-            return False
+    def place_of_loggers(self, options: Namespace) -> tuple[run_folders.Run | None, int | None]:
+        """Return the run that the user's loggers belong to, if any, and the step from which it is resumed."""
+        if self.command != "fit":
+            return self.located.run if self.located else None, None
+        if is_first() and not options.trainer.fast_dev_run:
+            self.prepare_fit(Path(options.trainer.default_root_dir or "."))
+        return self.run, self.checkpoint.get("global_step") if not self._is_new else None
+
+    def loggers(self, options: Namespace) -> list[Logger]:
+        """Return the logger that writes into the run, and those in the Trainer's options; `validate` logs nothing."""
+        own = [each for each in as_list(options.logger) if not isinstance(each, bool)]
+        if self.command == "validate" or options.logger is False:
+            return []
+        if self.run is None:
+            return own
+        by_step = options.val_check_interval not in (None, 1.0) or options.check_val_every_n_epoch is None
         if self.command == "test":
-            return RunLogger(self.run.logs, filename_suffix=TEST_SUFFIX)
+            return [RunLogger(self.run.logs, by_step=by_step, filename_suffix=TEST_SUFFIX), *own]
         if not self._is_new:
             truncate_events(self.run.logs, self.checkpoint.get(RESUME, {}).get("event_files", {}))
-        return RunLogger(self.run.logs, draw_graph=self._is_new)
+        return [RunLogger(self.run.logs, draw_graph=self._is_new, by_step=by_step), *own]
 
     def repair(self) -> None:
         """Update the copies and the manifest of a resumed run, in case it was killed between writing them."""

@@ -77,6 +77,16 @@ class SaveConfig(SaveConfigCallback):
         text = self.parser.dump(config, skip_unset=False)
         replace_file(self.path, "".join(f"{printable(note)}\n" for note in notes).encode() + text.encode())
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file again if LearningRateFinder or BatchSizeFinder has found a value."""
+        datamodule = getattr(trainer, "datamodule", None)
+        for group, name, owner in (("model", "lr", pl_module), ("data", "batch_size", datamodule)):
+            options, found = self.config[group], getattr(owner, "hparams", {}).get(name)
+            if found is not None and options.get(name) not in (None, found):
+                pl_module.print(f"{group}.{name}: {options[name]} was given, {found:g} was found")
+                options[name] = found
+                self.setup(trainer, pl_module, "fit")
+
 
 def saved_arguments(located: Located, checkpoint: Mapping[str, Any]) -> list[str]:
     """Return the options that a checkpoint was trained with, as a command line.

@@ -16,14 +16,19 @@ from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, entry_of, read_manifest
 
 NETWORK_PREFIX = "network."
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # of Lightning's precisions
 MAX_CHECKPOINT_BYTES = 2**30  # two hundred times the size of a checkpoint of SimpleCNN
 
 # What a checkpoint contains besides weights if training can be resumed from it: Lightning's own keys.
 TRAINING_STATE = ("pytorch-lightning_version", "optimizer_states", "lr_schedulers", "callbacks", "loops")
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, trained: bool = True) -> dict[str, Any]:
     """Verify a checkpoint and return its content; no code in it is run.
+
+    Args:
+        path: The file.
+        trained: Whether it must contain trained weights.
 
     Raises:
         CheckpointError: If it is corrupted, is not a Lightning checkpoint, or was saved before the first step.
@@ -43,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict of tensors")
     if not all(isinstance(n := checkpoint.get(name), int) and 0 <= n < 2**31 for name in ("global_step", "epoch")):
         raise CheckpointError(f"{path} was not saved by this project: it has no step and epoch")
-    if not checkpoint["global_step"]:
+    if trained and not checkpoint["global_step"]:
         raise CheckpointError(f"{path} contains untrained weights (no optimizer step was taken)")
     return dict(checkpoint)
 
@@ -92,7 +97,8 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
     """Check that the weights in a checkpoint from this path fit a network with this state dict.
 
     Raises:
-        CheckpointError: If a tensor is missing, unknown, of another shape or dtype, or not finite.
+        CheckpointError: If a tensor is missing, unknown, of another shape or kind of numbers, or not finite. The
+            precision of floating-point numbers may differ.
     """
     found = checkpoint["state_dict"]
     expected = {NETWORK_PREFIX + key: value for key, value in expected.items()}
@@ -100,8 +106,9 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
         if key not in found or key not in expected:
             fault = "missing" if key not in found else "unknown"
             raise CheckpointError(f"{path} is of another network: {repr(key)[1:-1]} is {fault}")
-        given, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (found[key], expected[key]))
-        if given != wanted:
+        both = (found[key], expected[key])
+        given, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in both)
+        if given != wanted and not (both[0].shape == both[1].shape and all(tensor.dtype in FLOATS for tensor in both)):
             raise CheckpointError(f"{path} is of another network: {key} is {given}, not {wanted}")
         if not found[key].isfinite().all():
             raise CheckpointError(f"{path} contains weights that are not finite: {key}")

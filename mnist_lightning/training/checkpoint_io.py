@@ -21,9 +21,15 @@ from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.checkpoint_verification import matches, read_checkpoint, read_entries, sha256
 from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
 
+TEMPORARY = (".lr_find_", ".scale_batch_size_")  # files of BatchSizeFinder, LearningRateFinder and Tuner
+
 
 class DurableCheckpointIO(TorchCheckpointIO):
     """Write checkpoints durably, and read only those that verify."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._temporary: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint; in a run's folder, update `last.ckpt`, `best.ckpt` and the manifest.
@@ -34,6 +40,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
             StorageError: If the disk is full or the folder is not writable; existing files are not lost.
         """
         path = Path(path)
+        if path.name.startswith(TEMPORARY):
+            self._temporary.add(path)
         for name, value in checkpoint["state_dict"].items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise DivergenceError(
@@ -66,7 +74,17 @@ class DurableCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: If it is corrupted or not a checkpoint.
         """
-        return read_checkpoint(Path(path))
+        return read_checkpoint(Path(path), trained=False)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint."""
+        super().remove_checkpoint(path)
+        self._temporary.discard(Path(path))
+
+    def teardown(self) -> None:
+        """Remove what Lightning's tuner leaves if it is interrupted: the state from before it tried values."""
+        for path in self._temporary:
+            path.unlink(missing_ok=True)
 
 
 def repair(folder: Path) -> None:

@@ -22,7 +22,7 @@ from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import class_path_of
 from mnist_lightning.models.network import make_network
-from mnist_lightning.training.callbacks.weight_averaging import WeightAveraging
+from mnist_lightning.training.callbacks.weight_averaging import EMAWeights
 from mnist_lightning.training.optim.optimizer import check_options, make_optimizer
 from mnist_lightning.training.optim.schedule import make_lr_scheduler
 
@@ -117,6 +117,9 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy () of a batch, against smoothed labels if so configured."""
         loss, _ = self._loss_and_logits(batch, self.train_metric, self.hparams["label_smoothing"])
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it
+        if every and (self.trainer.global_step + 1) % every == 0:
+            self.log("train_loss_step", loss)
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -174,7 +177,7 @@ class Classifier(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Return the weight averaging that `ema_decay` asks for."""
         decay = self.hparams["ema_decay"]
-        return [WeightAveraging(decay)] if decay and self.trainer.state.fn == "fit" else []
+        return [EMAWeights(decay)] if decay and self.trainer.state.fn == "fit" else []
 
     def _loss_and_logits(
         self, batch: Batch, metric: LossAndAccuracy, label_smoothing: float = 0.0

@@ -8,22 +8,51 @@ from contextlib import contextmanager
 
 from jsonargparse import _common, _loaders_dumpers, _optionals
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks.timer import Interval
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 LOADERS = ("loaders", "loader_exceptions", "loader_json_superset", "loader_params")  # what `set_loader` changes
 
 
 def patch_trainer(trainer: Trainer) -> None:
-    """Change two behaviours of a Trainer that would break resuming and signals.
+    """Change behaviours of a Trainer that would break resuming, signals and validation at intervals of time.
 
     - With `max_steps`, Lightning 2.6.6 resumes from the end of an epoch by ending that epoch again, over no batches
       (`_FitLoop._iteration_based_training`). PL #19617, open.
     - On SIGTERM its handler broadcasts to the other ranks from within the handler, and waits forever if one rank alone
       received the signal (`_SignalConnector._sigterm_notifier_fn`). PL #20806, open. `RunCheckpoint` lets all ranks
       agree after a step instead.
+    - With `val_check_interval` as a time, it sets no such attribute, which its own EarlyStopping reads.
     """
     trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+    trainer.val_check_interval = getattr(trainer, "val_check_interval", 0.0)
     trainer._signal_connector._sigterm_notifier_fn = lambda number, frame: None  # type: ignore[method-assign,assignment]
+
+
+@contextmanager
+def default_arguments() -> Iterator[None]:
+    """Give constructors of Lightning the defaults with which a config can name their classes alone.
+
+    Required is `save_dir`, but the folder of a run's loggers is the run's. `Timer` has an enum as default, which
+    jsonargparse cannot write into a config.
+    """
+    functions = [each.__init__ for each in (TensorBoardLogger, CSVLogger, Timer)]
+    before = [function.__defaults__ or () for function in functions]
+    functions[0].__defaults__, functions[1].__defaults__ = (("", *defaults) for defaults in before[:2])
+    functions[2].__defaults__ = tuple("step" if isinstance(each, Interval) else each for each in before[2])
+    try:
+        yield
+    finally:
+        for function, defaults in zip(functions, before, strict=True):
+            function.__defaults__ = defaults
+
+
+def set_position(trainer: Trainer, epoch: int, step: int) -> None:
+    """Let a Trainer log at the epoch and step of a checkpoint that it tests; Lightning logs at 0."""
+    trainer.fit_loop.epoch_progress.current.completed = epoch
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
 
 
 def validation_is_due(trainer: Trainer) -> bool:

@@ -44,24 +44,29 @@ TEST_SUFFIX = ".test"  # of the event files that `test` writes
 class RunLogger(TensorBoardLogger):
     """Write a run's metrics, network graph and hyper-parameters into its log folder.
 
-    The metrics in `TAGS` have the epoch as the horizontal axis, all others the step.
+    The metrics in `TAGS` have the epoch as the horizontal axis, all others the step. If validation does not run once an
+    epoch, all have the step.
 
     Args:
         folder: The run's log folder, such as `lightning_logs/version_7`.
         draw_graph: Whether to draw the network.
+        by_step: Whether the metrics in `TAGS` have the step as their axis, too.
         filename_suffix: Suffix of the event files; `TEST_SUFFIX` keeps them when a run resumes.
     """
 
-    def __init__(self, folder: Path, *, draw_graph: bool = False, filename_suffix: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, draw_graph: bool = False, by_step: bool = False, filename_suffix: str = ""
+    ) -> None:
+        number = folder.name.removeprefix("version_")
         super().__init__(
             save_dir=str(folder.parent),
             name="",
-            version=folder.name,
+            version=int(number) if number.isdecimal() else folder.name,  # progress bars show it
             default_hp_metric=False,
             filename_suffix=filename_suffix,
         )
         self.folder = folder
-        self.draw_graph = draw_graph
+        self.draw_graph, self.by_step = draw_graph, by_step
         self._logged_early: Mapping[str, float] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -74,7 +79,7 @@ class RunLogger(TensorBoardLogger):
         if epoch is not None:
             # `ResultWriter` logs the test's at the epoch of the checkpoint, which the Trainer does not know.
             curves = {tag: value for tag, value in curves.items() if not tag.endswith("/test")}
-        super().log_metrics(curves, step if epoch is None else int(epoch))
+        super().log_metrics(curves, step if epoch is None or self.by_step else int(epoch))
         super().log_metrics(others, step)
 
     def log_early(self, metrics: Mapping[str, float], step: int) -> None:
@@ -84,13 +89,15 @@ class RunLogger(TensorBoardLogger):
 
     def log_graph(self, model: LightningModule, input_array: Tensor | None = None) -> None:  # type: ignore[override]
         """Draw the network, without the metrics around it."""
-        if not self.draw_graph:
+        if not self.draw_graph or not isinstance(model, Classifier):
             return
-        assert isinstance(model, Classifier)
+        inputs = model.example_input_array
+        for parameter in model.network.parameters():
+            inputs = inputs.to(parameter)  # its device and dtype
         with warnings.catch_warnings():
             # TensorBoard's writer traces the network with torch.jit.trace, which torch 2.14 deprecates.
             warnings.filterwarnings("ignore", message=".*torch.jit.trace", category=FutureWarning)
-            self.experiment.add_graph(model.network, model.example_input_array.to(model.device))
+            self.experiment.add_graph(model.network, inputs)
 
     @rank_zero_only
     def log_figure(self, tag: str, png: bytes, epoch: int) -> None:

@@ -4,13 +4,21 @@ import os
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.strategies import Strategy
 
+from mnist_lightning.errors import ConfigError
 from mnist_lightning.training.end_of_training import Stopper, calling_hook
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.lightning_patches import patch_trainer
+from mnist_lightning.training.trainer_options import trainer_arguments
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal[
+    "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "16", "bf16", "64",
+    "transformer-engine", "transformer-engine-float16"
+]  # fmt: skip
 
 
 class AutoTrainer(Trainer):
@@ -18,7 +26,7 @@ class AutoTrainer(Trainer):
 
     Args:
         precision: `auto` computes in bfloat16 with float32 weights where the device supports bfloat16 natively, and in
-            float32 elsewhere.
+            float32 elsewhere; the other names are Lightning's.
         limit_train_batches: Training batches of an epoch: a number, or a fraction such as 0.5.
         limit_val_batches: Validation batches, likewise.
         limit_test_batches: Test batches, likewise.
@@ -33,24 +41,30 @@ class AutoTrainer(Trainer):
     def __init__(
         self,
         *,
-        precision: Precision = "auto",
+        precision: Precision | None = "auto",
+        # Classes before text: in Lightning's own order, the path of a class is taken for a name.
+        accelerator: Accelerator | str = "auto",
+        strategy: Strategy | str = "auto",
         # int first: in Lightning's own order, 1 is read as 1.0, which means all batches.
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         limit_test_batches: int | float | None = None,
         **kwargs: Any,
     ) -> None:
-        on_gpu = kwargs.get("accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         if not on_gpu:
             # Lightning sets this at import; it makes Adam's check for a GPU at every step take 0.25 ms.
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-        super().__init__(
-            precision=native_precision(on_gpu=on_gpu) if precision == "auto" else precision,
-            limit_train_batches=limit_train_batches,
-            limit_val_batches=limit_val_batches,
-            limit_test_batches=limit_test_batches,
-            **kwargs,
-        )
+        limits = {"train": limit_train_batches, "val": limit_val_batches, "test": limit_test_batches}
+        kwargs.update({f"limit_{name}_batches": limit for name, limit in limits.items()})
+        kwargs.update(accelerator=accelerator, strategy=strategy, precision=precision)
+        kwargs.update(trainer_arguments(kwargs))
+        if kwargs["precision"] == "auto":
+            kwargs["precision"] = native_precision(on_gpu=on_gpu)
+        try:
+            super().__init__(**kwargs)
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise ConfigError(f"the Trainer cannot be created with these options: {error}") from error
         patch_trainer(self)
 
     @property

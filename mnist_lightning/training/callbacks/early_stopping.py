@@ -1,4 +1,4 @@
-"""EarlyStopping: Lightning's own, with the defaults of this project and a switch."""
+"""RunEarlyStopping: Lightning's own, with the defaults of this project and a switch."""
 
 from typing import Any, Literal
 
@@ -8,11 +8,12 @@ from lightning.pytorch import callbacks as lightning_callbacks
 from mnist_lightning.errors import ConfigError, require_at_least
 
 
-class EarlyStopping(lightning_callbacks.EarlyStopping):
+class RunEarlyStopping(lightning_callbacks.EarlyStopping):
     """Stop when the monitored metric stops improving; without validation, do nothing.
 
     Args:
-        patience: Epochs without improvement before training stops, at least 1.
+        patience: Validations without improvement before training stops, at least 1; there is one an epoch unless
+            `trainer.val_check_interval` or `trainer.check_val_every_n_epoch` is set.
         min_delta: Smallest change that counts as an improvement, at least 0.
         monitor: Metric to monitor.
         mode: `min` if a lower value is better, `max` if a higher one is.

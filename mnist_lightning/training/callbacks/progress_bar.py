@@ -1,4 +1,4 @@
-"""ProgressBar: Lightning's tqdm bar without metrics, which have a line of their own."""
+"""RunProgressBar: Lightning's tqdm bar without metrics, which have a line of their own."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 
 
-class ProgressBar(lightning_callbacks.TQDMProgressBar):
+class RunProgressBar(lightning_callbacks.TQDMProgressBar):
     """Show the progress of an epoch or of an evaluation; the arguments are Lightning's."""
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:

@@ -24,12 +24,13 @@ from mnist_lightning.evaluation.predictions import PREDICTIONS
 from mnist_lightning.evaluation.report import Report, render
 from mnist_lightning.evaluation.subject import Subject, sidecar
 from mnist_lightning.runs.run_folders import Located
+from mnist_lightning.training import lightning_patches
 from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
 from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
 from mnist_lightning.training.callbacks.tested_samples import RESULT, other_options, subject_of, suffix_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name, environment
-from mnist_lightning.training.logger import TAGS, RunLogger, read_curves, run_logger
+from mnist_lightning.training.logger import TAGS, read_curves, run_logger
 
 FIGURES, REPORT = "figures{}", "report{}.html"
 PACKAGES = ("mnist-lightning", "torch", "lightning", "torchmetrics", "numpy")  # whose versions the report lists
@@ -47,6 +48,7 @@ class ResultWriter(Callback):
     def __init__(self, located: Located, checkpoint: Mapping[str, Any], folder: Path) -> None:
         self.located, self.path, self.run = located, located.path, located.run
         self.epoch: int = checkpoint["epoch"]
+        self.step: int = checkpoint["global_step"]
         self.calibration = from_checkpoint(checkpoint)
         self.metrics = as_line(checkpoint.get("metrics"))
         resume = checkpoint.get(RESUME)
@@ -60,6 +62,10 @@ class ResultWriter(Callback):
         assert isinstance(pl_module, Classifier)
         if pl_module.score is not None:
             pl_module.print(f"{self.path}: validation {pl_module.score}")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the user's loggers log the test at the checkpoint's step."""
+        lightning_patches.set_position(trainer, self.epoch, self.step)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
@@ -110,11 +116,10 @@ class ResultWriter(Callback):
         if noun == "images":
             pixels = loader.dataset.inputs[[each.index for each in analysis.worst_samples]].cpu().numpy()
             figures["worst images"] = plots.as_png(plots.worst_images(pixels, analysis.worst_samples))
-        for logger in trainer.loggers:
-            names = TAGS if isinstance(logger, RunLogger) else {name: name for name in TAGS}
-            values = {"test_loss": score.loss, "test_acc": score.accuracy}
-            logger.log_metrics({names[name] + suffix: value for name, value in values.items()}, step=self.epoch)
+        values = {"test_loss": score.loss, "test_acc": score.accuracy}
         if tensorboard := run_logger(trainer):
+            place = self.step if tensorboard.by_step else self.epoch
+            tensorboard.log_metrics({TAGS[name] + suffix: value for name, value in values.items()}, step=place)
             for name, png in figures.items():
                 tensorboard.log_figure(f"Test{suffix}/{name}", png, self.epoch)
             tensorboard.save()

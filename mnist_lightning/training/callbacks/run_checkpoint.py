@@ -67,10 +67,10 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after a validation within the epoch if requested before it."""
+        """Save after a validation within the epoch, whose weights may be the best."""
         self._validated_step = trainer.global_step
         within_epoch = trainer.state.fn == "fit" and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        if self._requests.is_pending and within_epoch:
+        if within_epoch:
             self._save_step(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,11 +11,20 @@ from mnist_lightning.errors import DivergenceError
 from mnist_lightning.runs.run_folders import Run
 from mnist_lightning.training.end_of_training import reason_of_end
 from mnist_lightning.training.environment import device_name
-from mnist_lightning.training.logger import run_logger
+from mnist_lightning.training.logger import RunLogger, run_logger
+from mnist_lightning.training.run_loggers import save_ids
 
 PLACES = ("data_dir", "source", "csv_file", "val_csv_file", "test_csv_file")  # locations, not hyper-parameters
 END = "End of training"  # TensorBoard's tag
 COLUMNS = ("train_loss", "train_acc", "val_loss", "val_acc", "lr")  # of an epoch's line
+
+
+class DevRunSummary(Callback):
+    """Print that a run with `trainer.fast_dev_run` worked."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what was run."""
+        pl_module.print(f"fast_dev_run: {trainer.global_step} steps ran without an error; nothing was saved")
 
 
 class RunSummary(Callback):
@@ -33,7 +42,11 @@ class RunSummary(Callback):
         self._lr: float | None = None  # of the previous epoch, if a schedule monitors a metric
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the network, the device and the run."""
+        """Print the network, the device and the run; give its options to the user's loggers."""
+        save_ids(self.run, trainer.loggers)
+        for logger in trainer.loggers:
+            if trainer.enable_autolog_hparams and not isinstance(logger, RunLogger):
+                logger.log_hyperparams(hyper_parameters(trainer, pl_module))
         self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
         self._lr = _monitored_lr(trainer)
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
@@ -52,8 +65,12 @@ class RunSummary(Callback):
             self._epoch, self._epoch_start_s = trainer.current_epoch, time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember which weights were validated."""
+        """Remember which weights were validated; print the result of a validation within an epoch."""
         self._validated_step = trainer.global_step
+        if not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.sanity_checking:
+            metrics = self._epoch_metrics(trainer)
+            values = "  ".join(f"{name} {show(name, metrics[name])}" for name in COLUMNS if name.startswith("val"))
+            pl_module.print(f"epoch {trainer.current_epoch:2d}, step {trainer.global_step}  {values}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the last epoch's line and the result; log the hyper-parameters with the metrics that were reached."""
@@ -66,17 +83,20 @@ class RunSummary(Callback):
             pl_module.print(f"best epoch {best.epoch}: {metrics}")
         elsewhere = [] if self.run.root == Path() else ["--trainer.default_root_dir", str(self.run.root)]
         older = [] if self.run.is_newest() else ["--ckpt_path", f"{self.run.name}/best"]  # than another run
-        pl_module.print(
-            f"run: {self.run.logs} and {self.run.checkpoints}\n"
-            f"next: {shlex.join(['python', '-m', 'mnist_lightning', 'test', *elsewhere, *older])}\n"
-            f"      {shlex.join(['tensorboard', '--logdir', str(self.run.logs.parent)])}"
-        )
+        is_saved = bool(trainer.checkpoint_callbacks)
+        saved = f"and {self.run.checkpoints}" if is_saved else "without checkpoints (trainer.enable_checkpointing)"
+        commands = [["python", "-m", "mnist_lightning", "test", *elsewhere, *older]] if is_saved else []
+        commands += [["tensorboard", "--logdir", str(self.run.logs.parent)]] if run_logger(trainer) else []
+        pl_module.print(f"run: {self.run.logs} {saved}")
+        for start, command in zip(("next: ", "      "), commands, strict=False):
+            pl_module.print(f"{start}{shlex.join(command)}")
         if logger := run_logger(trainer):
             last_epoch = trainer.current_epoch - 1
             logger.experiment.add_text(END, reason, last_epoch)
             reached, epoch = (best.metrics, best.epoch) if best else (self._epoch_metrics(trainer), last_epoch)
             metrics_of_run = {f"hp/{name}": value for name, value in reached.items()}
-            logger.log_hyperparams(hyper_parameters(trainer, pl_module), metrics_of_run, epoch)
+            if trainer.enable_autolog_hparams:
+                logger.log_hyperparams(hyper_parameters(trainer, pl_module), metrics_of_run, epoch)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Log why training was interrupted, if writing can succeed."""

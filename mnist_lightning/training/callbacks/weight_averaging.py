@@ -1,4 +1,4 @@
-"""WeightAveraging: an exponential moving average (EMA) of the weights."""
+"""EMAWeights: an exponential moving average (EMA) of the weights."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lightning.pytorch import LightningModule, Trainer, callbacks
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
-class WeightAveraging(callbacks.WeightAveraging):
+class EMAWeights(callbacks.WeightAveraging):
     """Keep an exponential moving average of the weights; it is validated and saved in place of the weights.
 
     After Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging", here with a decay.

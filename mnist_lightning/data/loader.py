@@ -92,7 +92,8 @@ class BatchLoader(DataLoader[Batch]):
 
     def _batches_of_positions(self) -> Iterable[Tensor]:
         if isinstance(self.sampler, OrderSampler) and type(self.batch_sampler) is BatchSampler:
-            return torch.split(self.sampler.next_pass().to(self.device), self.batch_size or 1)
+            order = self.sampler.next_pass().to(self.device)
+            return torch.split(order, self.batch_size or 1) if len(order) else ()
         assert self.batch_sampler
         return (torch.tensor(batch, device=self.device) for batch in self.batch_sampler)
 

@@ -69,18 +69,14 @@ class LossAndAccuracy(Metric):
         """Return the sums over all ranks: loss, correct, total."""
         return self.loss_sum, self.correct, self.total
 
-    def score(self) -> Score:
-        """Return the score of everything since the last `reset`, at least one sample.
-
-        Raises:
-            ZeroDivisionError: If there was no sample, which happens only with a checkpoint that was tampered with.
-        """
+    def score(self) -> Score | None:
+        """Return the score of everything since the last `reset`; None if there was no sample."""
         with warnings.catch_warnings():
             # torchmetrics warns if `update` was not called, as when a resumed epoch had only its end left to do.
             warnings.simplefilter("ignore", UserWarning)
             loss_sum, correct, total = self.compute()
         if not total:
-            raise ZeroDivisionError("an epoch has ended without a single sample")
+            return None
         return Score(loss=loss_sum.item() / total.item(), correct=int(correct), total=int(total))
 
 

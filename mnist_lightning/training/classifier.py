@@ -4,7 +4,6 @@ What makes a resumed run exact is in `callbacks/exact_resume.py`; nothing here d
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import class_path_of
 from mnist_lightning.models.network import make_network
+from mnist_lightning.training.attachment import remove_objects, trainer_of
 from mnist_lightning.training.callbacks.weight_averaging import EMAWeights
 from mnist_lightning.training.optim.optimizer import check_options, make_optimizer
 from mnist_lightning.training.optim.schedule import make_lr_scheduler
@@ -105,8 +105,9 @@ class Classifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Check that the network has an output for each class of the data."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        classes = len(datamodule.schema.class_names) if datamodule else self.hparams["num_classes"]
-        if classes != self.hparams["num_classes"]:
+        if not isinstance(datamodule, ClassificationDataModule):
+            return
+        if (classes := len(datamodule.schema.class_names)) != self.hparams["num_classes"]:
             raise ConfigError(f"model.num_classes is {self.hparams['num_classes']}, but the data has {classes} classes")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy () of a batch, against smoothed labels if so configured."""
         loss, _ = self._loss_and_logits(batch, self.train_metric, self.hparams["label_smoothing"])
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it
+        every: int = getattr(trainer_of(self), "log_every_n_steps", 0)
         if every and (self.trainer.global_step + 1) % every == 0:
             self.log("train_loss_step", loss)
         return loss
@@ -144,22 +145,23 @@ class Classifier(LightningModule):
         """Log the test loss and accuracy."""
         self._log_score("test", self.test_metric)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return probabilities (B, num_classes)."""
-        images, _ = batch
-        return self.forward(images).softmax(dim=1)
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Return probabilities (B, num_classes) for a batch of images, with or without their labels."""
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images).softmax(dim=1)  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and the learning-rate schedule, which Lightning steps."""
         # Lightning 2.6 refuses to clip gradients for a fused optimizer under mixed precision (fixed after 2.6.6).
-        fused = self.trainer.gradient_clip_val is None
+        trainer = trainer_of(self)  # None in Fabric and in plain loops
+        fused = trainer is None or trainer.gradient_clip_val is None
         optimizer = make_optimizer(self.network.parameters(), self.hparams, fused=fused)
         scheduler = make_lr_scheduler(optimizer, self.hparams, lambda: self.trainer.estimated_stepping_batches)
         if isinstance(scheduler, ReduceLROnPlateau):
-            if not self.trainer.enable_validation:
+            if trainer and not trainer.enable_validation:
                 return optimizer
             monitor = getattr(scheduler, "monitor", "val_loss")  # Lightning's own ReduceLROnPlateau names one
-            every = self.trainer.check_val_every_n_epoch or 1
+            every = (trainer and trainer.check_val_every_n_epoch) or 1
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "monitor": monitor, "frequency": every, "strict": False},
@@ -169,10 +171,10 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the schema of the data, without which the weights cannot be used."""
-        with suppress(RuntimeError):  # of `trainer`, before the first `fit`
-            datamodule = getattr(self.trainer, "datamodule", None)
-            if isinstance(datamodule, ClassificationDataModule):
-                checkpoint["inputs"] = asdict(datamodule.schema)
+        remove_objects(checkpoint)
+        datamodule = getattr(trainer_of(self), "datamodule", None)
+        if isinstance(datamodule, ClassificationDataModule):
+            checkpoint["inputs"] = asdict(datamodule.schema)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the weight averaging that `ema_decay` asks for."""
@@ -183,15 +185,16 @@ class Classifier(LightningModule):
         self, batch: Batch, metric: LossAndAccuracy, label_smoothing: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         images, labels = batch
-        logits = self.network(images)
+        logits = self(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         metric.update(loss.detach(), logits.detach(), labels)
         return loss, logits
 
     def _log_score(self, split: str, metric: LossAndAccuracy, **others: float) -> None:
-        self.score = metric.score()
+        self.score = metric.score()  # None if a subclass has a step of its own
         metric.reset()
-        values = {f"{split}_loss": self.score.loss, f"{split}_acc": self.score.accuracy, **others}
+        if self.score:
+            others |= {f"{split}_loss": self.score.loss, f"{split}_acc": self.score.accuracy}
         # float64 keeps every digit. All ranks have the same values, and a maximum, unlike a mean, keeps their bits.
-        exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+        exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in others.items()}
         self.log_dict(exact, sync_dist=self.trainer.world_size > 1, reduce_fx="max")

@@ -90,6 +90,12 @@ def test_ranks_split_an_evaluation_without_padding(world_size: int) -> None:
     assert sorted(itertools.chain(*shares)) == list(range(COUNT))
 
 
+def test_a_rank_without_a_batch_serves_none_but_expects_as_many_as_the_first() -> None:
+    loaders = [make_loader(rank=rank, world_size=12) for rank in range(12)]  # 11 batches
+    assert [len(list(loader)) for loader in loaders] == [1] * 11 + [0]
+    assert {len(loader) for loader in loaders} == {1}
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 7])
 def test_ranks_train_on_disjoint_images_of_equal_number(world_size: int) -> None:
     shares = [served(make_loader(rank=rank, world_size=world_size, seed=0)) for rank in range(world_size)]

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from mnist_lightning.data.table.encoder import TableSchema
 
 
-# What each of Lightning's stages needs.
-SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}  # by stage
 
 
 class ClassificationDataModule(LightningDataModule):

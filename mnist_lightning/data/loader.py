@@ -1,7 +1,6 @@
 """Whole batches from memory: a torch DataLoader whose dataset makes a batch at once.
 
-There are no worker processes and no Python code per sample: a batch is one gather. Knows nothing of files or splits.
-The order is the sampler's (`data/sampler.py`).
+There are no worker processes and no Python code per sample: a batch is one gather. `data/sampler.py` has the order.
 """
 
 import warnings
@@ -94,8 +93,7 @@ class BatchLoader(DataLoader[Batch]):
         if isinstance(self.sampler, OrderSampler) and type(self.batch_sampler) is BatchSampler:
             order = self.sampler.next_pass().to(self.device)
             return torch.split(order, self.batch_size or 1) if len(order) else ()
-        assert self.batch_sampler
-        return (torch.tensor(batch, device=self.device) for batch in self.batch_sampler)
+        return (torch.tensor(batch, device=self.device) for batch in self.batch_sampler or ())
 
     def _batch(self, number: int, positions: Tensor) -> Batch:
         return self.dataset.batch(positions, self._generator(number) if self.dataset.augmentation else None)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mnist_lightning.inference.predictor import Predictor
     from mnist_lightning.models.cnn import SimpleCNN
     from mnist_lightning.training.classifier import Classifier
+    from mnist_lightning.training.default_callbacks import default_callbacks
     from mnist_lightning.training.table_classifier import TableClassifier
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "TableClassifier",
     "TabularDataModule",
     "TabularDataset",
+    "default_callbacks",
 ]
 
 _MODULES = {
@@ -37,6 +39,7 @@ _MODULES = {
     "TableClassifier": "mnist_lightning.training.table_classifier",
     "TabularDataModule": "mnist_lightning.data.table.datamodule",
     "TabularDataset": "mnist_lightning.data.table.dataset",
+    "default_callbacks": "mnist_lightning.training.default_callbacks",
 }
 
 

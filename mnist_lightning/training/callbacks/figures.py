@@ -70,7 +70,8 @@ class TensorBoardFigures(Callback):
             self._draw(trainer)
 
     def _is_collecting(self, trainer: Trainer) -> bool:
-        return self.figures != "none" and trainer.state.fn == "fit" and not trainer.sanity_checking
+        is_drawn = self.figures != "none" and run_logger(trainer) is not None
+        return is_drawn and trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def _draw(self, trainer: Trainer) -> None:
         predictions, self._predictions = self._predictions, None

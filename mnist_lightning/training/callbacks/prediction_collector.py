@@ -20,6 +20,12 @@ class PredictionCollector:
         """Keep a batch, on its device: logits (B, classes) and labels int64 (B,)."""
         self._batches.append((logits, labels))
 
+    def collected(self) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, classes) and labels (N,) of this process, on the CPU, and start over."""
+        batches, self._batches = self._batches, []
+        logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+        return logits.float(), labels
+
     def gather(self, trainer: Trainer, loader: BatchLoader) -> Predictions:
         """Return the predictions of all ranks, and start over; each rank calls this once after an evaluation.
 

@@ -4,9 +4,13 @@ import inspect
 from pathlib import Path
 
 import jsonargparse
+import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks.timer import Interval
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from torch.utils.data import DataLoader, TensorDataset
@@ -140,3 +144,21 @@ def test_jsonargparse_cannot_put_back_its_settings_itself() -> None:
         jsonargparse.set_parsing_settings(import_path_denylist=["*"])
     assert jsonargparse.get_loader("yaml") is before
     assert not [name for name in dir(jsonargparse) if "get" in name and "settings" in name]
+
+
+def test_a_time_between_validations_leaves_lightning_without_an_attribute() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, val_check_interval="00:00:00:01")
+    assert not hasattr(trainer, "val_check_interval")
+    lightning_patches.patch_trainer(trainer)
+    assert trainer.val_check_interval != 1.0
+
+
+def test_defaults_are_given_to_constructors_for_a_while() -> None:
+    with pytest.raises(TypeError, match="save_dir"):
+        CSVLogger()  # type: ignore[call-arg]
+    assert isinstance(inspect.signature(Timer).parameters["interval"].default, Interval)
+    with lightning_patches.default_arguments():
+        assert CSVLogger().save_dir == TensorBoardLogger().save_dir == ""  # type: ignore[call-arg]
+        assert type(inspect.signature(Timer).parameters["interval"].default) is str
+    with pytest.raises(TypeError, match="save_dir"):
+        TensorBoardLogger()  # type: ignore[call-arg]

@@ -34,13 +34,20 @@ class Muon(Adam):
         super().__init__([{"params": list(others)}, {"params": list(matrices)}], **adam)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update the parameters; the closure computes the gradients."""
+        """Update the parameters; the closure computes the gradients.
+
+        For a fused optimizer, a gradient scaler leaves it to `step` to divide by its scale and to skip the step if a
+        gradient is not finite: https://docs.pytorch.org/docs/stable/amp.html.
+        """
         loss = closure() if closure is not None else None
+        scale, is_infinite = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        skip = is_infinite is not None and is_infinite.item() > 0
         matrices = self.param_groups[1]["params"]
         gradients = [matrix.grad for matrix in matrices]
         for matrix in matrices:
             if matrix.grad is not None:
-                self._step_matrix(matrix, matrix.grad)
+                if not skip:
+                    self._step_matrix(matrix, matrix.grad if scale is None else matrix.grad / scale)
                 matrix.grad = None  # so that Adam skips it
         super().step()
         for matrix, gradient in zip(matrices, gradients, strict=True):

@@ -59,3 +59,24 @@ def test_the_weights_between_the_first_and_the_last_layer_are_its_matrices() -> 
     names = {parameter: name for name, parameter in classifier.network.named_parameters()}
     assert [names[parameter] for parameter in optimizer.param_groups[1]["params"]] == ["conv2.weight", "fc1.weight"]
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(SimpleCNN().parameters()))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_gradient_scaler_is_honoured(fused: bool) -> None:
+    def trained(*, scaled: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        matrix, bias = torch.nn.Parameter(torch.randn(8, 5)), torch.nn.Parameter(torch.zeros(8))
+        optimizer = Muon([matrix], [bias], lr=0.1, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2, enabled=scaled)
+        for inputs in (torch.ones(4, 5), torch.full((4, 5), torch.inf), torch.ones(4, 5), 2 * torch.ones(4, 5)):
+            if not scaled and inputs.isinf().any():
+                continue
+            optimizer.zero_grad()
+            scaler.scale((inputs @ matrix.T + bias).square().mean()).backward()  # type: ignore[no-untyped-call]
+            scaler.step(optimizer)
+            scaler.update()
+        return [matrix.detach(), bias.detach()]
+
+    # The scale is a power of two, so that dividing by it is exact.
+    for ours, unscaled in zip(trained(scaled=True), trained(scaled=False), strict=True):
+        assert torch.equal(ours, unscaled), "the infinite step is skipped, the others are those without a scaler"

@@ -45,7 +45,7 @@ class LossAndAccuracy(Metric):
     """Sum the loss and count the correct predictions over batches and ranks.
 
     The counts are integers, so the accuracy is exact whatever the batch size and the number of ranks. Nothing waits for
-    the device until `score` is called.
+    the device until `compute` is called.
     """
 
     full_state_update = False
@@ -65,19 +65,20 @@ class LossAndAccuracy(Metric):
         self.correct += (logits.argmax(dim=1) == labels).sum()
         self.total += len(labels)
 
-    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums over all ranks: loss, correct, total."""
-        return self.loss_sum, self.correct, self.total
+    def compute(self) -> dict[str, Tensor]:
+        """Return loss, acc, correct and total over all ranks; nothing if there was no sample."""
+        if not (total := self.total.item()):
+            return {}
+        loss, accuracy = (value.cpu().double() / total for value in (self.loss_sum, self.correct))
+        return {"loss": loss, "acc": accuracy, "correct": self.correct, "total": self.total}
 
     def score(self) -> Score | None:
         """Return the score of everything since the last `reset`; None if there was no sample."""
         with warnings.catch_warnings():
             # torchmetrics warns if `update` was not called, as when a resumed epoch had only its end left to do.
             warnings.simplefilter("ignore", UserWarning)
-            loss_sum, correct, total = self.compute()
-        if not total:
-            return None
-        return Score(loss=loss_sum.item() / total.item(), correct=int(correct), total=int(total))
+            values = self.compute()
+        return Score(values["loss"].item(), int(values["correct"]), int(values["total"])) if values else None
 
 
 def describe_accuracy(correct: int, total: int) -> str:

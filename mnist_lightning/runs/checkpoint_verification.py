@@ -1,6 +1,7 @@
 """Verify checkpoint files, read them without running code in them, check that they fit a network. No Lightning."""
 
 import hashlib
+import math
 import os
 import warnings
 import zipfile
@@ -17,7 +18,6 @@ from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, entry_of,
 
 NETWORK_PREFIX = "network."
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # of Lightning's precisions
-MAX_CHECKPOINT_BYTES = 2**30  # two hundred times the size of a checkpoint of SimpleCNN
 
 # What a checkpoint contains besides weights if training can be resumed from it: Lightning's own keys.
 TRAINING_STATE = ("pytorch-lightning_version", "optimizer_states", "lr_schedulers", "callbacks", "loops")
@@ -34,23 +34,31 @@ def read_checkpoint(path: Path, *, trained: bool = True) -> dict[str, Any]:
         CheckpointError: If it is corrupted, is not a Lightning checkpoint, or was saved before the first step.
     """
     _verify(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's hints to programmers; faults raise exceptions
-            checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # corrupted files make torch.load raise exceptions of almost any type
-        raise CheckpointError(f"{path} is corrupted or contains more than plain values and tensors") from error
+    checkpoint = _load(path)
     weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
-        for name, value in weights.items()
-    ):
+    if not isinstance(weights, dict) or len(_tensors(weights)) < len(weights):
         raise CheckpointError(f"{path} is not a checkpoint of this project: it has no state_dict of tensors")
     if not all(isinstance(n := checkpoint.get(name), int) and 0 <= n < 2**31 for name in ("global_step", "epoch")):
         raise CheckpointError(f"{path} was not saved by this project: it has no step and epoch")
     if trained and not checkpoint["global_step"]:
         raise CheckpointError(f"{path} contains untrained weights (no optimizer step was taken)")
     return dict(checkpoint)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint of any origin, or in a file of weights alone; no code in it is run.
+
+    Raises:
+        CheckpointError: If it is corrupted, or contains no tensors by name.
+    """
+    if not path.is_file() or zipfile.is_zipfile(path):  # older files are not zip archives
+        _verify(path)
+    content = _load(path)
+    parts = [content.get("state_dict"), content, *content.values()] if isinstance(content, dict) else []
+    weights = next(filter(None, (_tensors(part) for part in parts if isinstance(part, dict))), None)
+    if weights is None:
+        raise CheckpointError(f"{path} contains no weights: expected tensors by name, or a state_dict of them")
+    return weights
 
 
 def read_entries(folder: Path) -> list[Entry]:
@@ -117,7 +125,7 @@ def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[s
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hex; "" if it cannot be read."""
     try:
-        if path.is_file() and path.stat().st_size <= MAX_CHECKPOINT_BYTES:
+        if path.is_file() and path.stat().st_size <= memory_bytes():
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
@@ -130,12 +138,38 @@ def matches(path: Path, digest: str) -> bool:
     return digest != "" and sha256(path) == digest
 
 
+def memory_bytes() -> float:
+    """Return the memory of this machine; infinity if the system does not tell. No checkpoint can be larger."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
+
+
+def _load(path: Path) -> Any:
+    """Return the content of a file of torch's, plain values and tensors only."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's hints to programmers; faults raise exceptions
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # corrupted files make torch.load raise exceptions of almost any type
+        raise CheckpointError(f"{path} is corrupted or contains more than plain values and tensors") from error
+
+
+def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta
+    }
+
+
 def _verify(path: Path) -> None:
     """Check the SHA-256 in the manifest, if any, and the checksums in the file, which torch.load does not compare."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    if (size := path.stat().st_size) > MAX_CHECKPOINT_BYTES:
-        raise CheckpointError(f"{path} has {size:,} bytes; at most {MAX_CHECKPOINT_BYTES:,} are read")
+    if (size := path.stat().st_size) > (most := memory_bytes()):
+        raise CheckpointError(f"{path} has {size:,} bytes, more than the {most:,.0f} of this machine's memory")
     listed = {entry.file: entry.sha256 for entry in read_manifest(path.parent)}
     if listed and path.name in (*listed, BEST, LAST) and sha256(path) not in listed.values():
         raise CheckpointError(f"{path} is corrupted: its SHA-256 differs from {MANIFEST}; pass another checkpoint")

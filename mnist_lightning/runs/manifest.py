@@ -21,6 +21,8 @@ class Entry:
         epoch: Epoch in which it was saved, from 0.
         global_step: Number of optimizer steps taken.
         metrics: Metrics of its weights, such as `val_acc`; empty if it was saved in mid-epoch.
+        monitor: Name of the metric that the run monitored when it was saved.
+        mode: `max` if a higher value of that metric is better, `min` if a lower one is.
     """
 
     file: str
@@ -28,6 +30,8 @@ class Entry:
     epoch: int
     global_step: int
     metrics: dict[str, float]
+    monitor: str = "val_acc"
+    mode: str = "max"
 
 
 def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:
@@ -35,7 +39,10 @@ def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:
     metrics = checkpoint.get("metrics", {})
     if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
         metrics = {}
-    return Entry(file, digest, checkpoint["epoch"], checkpoint["global_step"], metrics)
+    monitored = checkpoint.get("monitored", ("val_acc", "max"))
+    if not isinstance(monitored, list | tuple) or not all(isinstance(text, str) for text in monitored):
+        monitored = ()
+    return Entry(file, digest, checkpoint["epoch"], checkpoint["global_step"], metrics, *monitored[:2])
 
 
 def read_manifest(folder: Path) -> list[Entry]:
@@ -46,7 +53,8 @@ def read_manifest(folder: Path) -> list[Entry]:
     try:
         entries = [Entry(**entry) for entry in json.loads(path.read_text())["checkpoints"]]
         for entry in entries:
-            texts, numbers = (entry.file, entry.sha256), (entry.epoch, entry.global_step, *entry.metrics.values())
+            texts = (entry.file, entry.sha256, entry.monitor, entry.mode)
+            numbers = (entry.epoch, entry.global_step, *entry.metrics.values())
             if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in numbers):
                 return []
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -55,13 +63,17 @@ def read_manifest(folder: Path) -> list[Entry]:
 
 
 def by_rank(entries: list[Entry]) -> list[Entry]:
-    """Return the validated entries: highest `val_acc` first, ties broken by lower `val_loss`, then by age."""
+    """Return the entries with the metric that the newest one monitors, best first; ties by `val_loss`, then by age."""
+    if not entries:
+        return []
+    newest = max(entries, key=lambda entry: entry.global_step)
 
     def rank(entry: Entry) -> tuple[float, float]:
-        val_acc, val_loss = entry.metrics["val_acc"], entry.metrics.get("val_loss", 0.0)
-        return -val_acc, val_loss if math.isfinite(val_loss) else math.inf
+        value, val_loss = entry.metrics[newest.monitor], entry.metrics.get("val_loss", 0.0)
+        value = -value if newest.mode == "max" else value
+        return value if math.isfinite(value) else math.inf, val_loss if math.isfinite(val_loss) else math.inf
 
-    return sorted((entry for entry in entries if "val_acc" in entry.metrics), key=rank)
+    return sorted((entry for entry in entries if newest.monitor in entry.metrics), key=rank)
 
 
 def manifest_text(entries: list[Entry]) -> str:

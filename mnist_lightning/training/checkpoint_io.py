@@ -7,6 +7,7 @@ there yet.
 
 import hashlib
 import io
+import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from mnist_lightning.runs.checkpoint_verification import matches, read_checkpoin
 from mnist_lightning.runs.manifest import BEST, LAST, MANIFEST, Entry, by_rank, entry_of, manifest_text, read_manifest
 
 TEMPORARY = (".lr_find_", ".scale_batch_size_")  # files of BatchSizeFinder, LearningRateFinder and Tuner
+STEP_FILES = "epoch=*-step=*.ckpt"  # of checkpoints from within epochs
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -105,6 +107,30 @@ def repair(folder: Path) -> None:
                     replace_file(folder / name, own.read_bytes())
     except OSError as error:
         raise StorageError(f"cannot repair {folder}: {error.strerror or error}") from error
+
+
+def remove_older(folder: Path, *, step_files: int, keep: float) -> None:
+    """Remove checkpoints of a run, and then their entries; the best and the last stay, as copies if not as files.
+
+    Args:
+        folder: The run's checkpoint folder.
+        step_files: How many of the newest from within epochs stay.
+        keep: How many of the newest from the end of an epoch stay; infinity keeps all.
+    """
+    steps = sorted(folder.glob(STEP_FILES), key=lambda path: path.stem.split("=")[-1])
+    for path in steps[: len(steps) - step_files]:
+        path.unlink()
+    if keep == math.inf:
+        return
+    repair(folder)  # so that both copies are complete
+    step_names = {path.name for path in steps}
+    entries = [entry for entry in _listed_entries(folder) if entry.file not in step_names]
+    entries.sort(key=lambda entry: -entry.global_step)
+    kept = entries[: int(keep)] + (by_rank(entries)[:1] if keep else [])
+    if removed := [path for entry in entries if entry not in kept and (path := folder / entry.file).exists()]:
+        for path in removed:
+            path.unlink()
+        replace_file(folder / MANIFEST, manifest_text(_listed_entries(folder)).encode())
 
 
 def _save_in_run(path: Path, data: bytes, entry: Entry) -> None:

@@ -1,6 +1,7 @@
 """What the ranks of a distributed training agree on. Launching and communication are Lightning's."""
 
 import os
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -25,14 +26,12 @@ def greatest(trainer: Trainer, numbers: list[int]) -> list[int]:
     return maxima
 
 
-def gathered(trainer: Trainer, number: Tensor) -> Tensor:
-    """Return the numbers () of all ranks as (ranks,), or the only one unchanged."""
-    if trainer.world_size == 1:
-        return number
-    numbers = torch.zeros(trainer.world_size, dtype=number.dtype, device=number.device)
-    numbers[trainer.global_rank] = number
-    total: Tensor = trainer.strategy.reduce(numbers, reduce_op="sum")
-    return total
+def gathered(trainer: Trainer, value: Any) -> list[Any]:
+    """Return what the ranks have, in their order; every rank must call this at the same point."""
+    values = [value] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def settle_gradient_buckets(trainer: Trainer, inputs: Tensor) -> None:

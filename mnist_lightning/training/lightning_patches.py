@@ -5,13 +5,17 @@ The tests in `tests/training/test_lightning_patches.py` fail when Lightning no l
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from jsonargparse import _common, _loaders_dumpers, _optionals
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.callbacks.timer import Interval
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+from torchmetrics import Metric
 
 LOADERS = ("loaders", "loader_exceptions", "loader_json_superset", "loader_params")  # what `set_loader` changes
 
@@ -79,6 +83,29 @@ def metrics_logged_at_epoch_end(trainer: Trainer) -> dict[str, float]:
     """
     results = trainer.fit_loop.epoch_loop._results
     return {name: float(value) for name, value in results.metrics(on_step=False)["log"].items()}
+
+
+def sums_of_epoch(trainer: Trainer) -> dict[str, Any]:
+    """Return what `self.log` has summed up in the present training epoch, by key.
+
+    Lightning saves none of it in mid-epoch: a resumed epoch would log the mean of its remaining batches.
+    """
+    results = trainer.fit_loop.epoch_loop._results
+    return {key: result for key, result in results.items() if result.is_tensor and result.meta.on_epoch}
+
+
+def add_to_sum(result: Any, before: dict[str, Tensor]) -> None:
+    """Put an earlier state of a sum, a minimum or a maximum before its present one."""
+    extreme = result.meta.is_max_reduction or result.meta.is_min_reduction
+    for name, value in before.items():
+        combine = result.meta.reduce_fx if extreme else torch.add
+        setattr(result, name, combine(value, getattr(result, name)))
+    result._computed = None
+
+
+def validation_metrics(trainer: Trainer) -> list[Metric]:
+    """Return the torchmetrics that a module has logged in validation; Lightning resets them when it validates again."""
+    return [result.value for result in trainer.fit_loop.epoch_loop.val_loop._results.values() if not result.is_tensor]
 
 
 def finish_restart(trainer: Trainer) -> None:

@@ -50,9 +50,14 @@ class SaveRequests:
         self.end_signal, any_is_due = greatest(trainer, [self._received, int(is_due)])
         self.is_pending |= bool(any_is_due or self.end_signal)
 
-    def saved(self) -> None:
-        """Start over: a checkpoint was saved."""
+    def saved(self, trainer: Trainer) -> None:
+        """Start over: a checkpoint was saved; end the run if a signal asked for it."""
         self.is_pending, self._saved_at_s = False, time.monotonic()
+        if self.end_signal:
+            name = signal.Signals(self.end_signal).name
+            resume = f"saved after step {trainer.global_step}; fit --ckpt_path last resumes"
+            trainer.lightning_module.print(f"{name}: {resume}")
+            raise SystemExit(128 + self.end_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._received:

@@ -12,8 +12,8 @@ from mnist_lightning.errors import ConfigError
 
 DESCRIPTION = """\
 Train several times with the options of `fit`, each time with the next seed. Each training is an ordinary run; the mean
-and spread of the validation accuracy of their best checkpoints (with --test_after_fit true of the test accuracy too)
-are printed at the end, and written to repeat.json in the log folder of the first run after each run."""
+and spread of the monitored metric and the validation accuracy of their best checkpoints (with --test_after_fit true of
+the test accuracy too) are printed at the end, and written to repeat.json in the log folder of the first run."""
 
 
 def main(args: list[str]) -> int:
@@ -44,29 +44,38 @@ def main(args: list[str]) -> int:
             replace_file(summary, json.dumps({"runs": results, **spreads(results)}, indent=1).encode())
     if not is_first():
         return 0
+    from mnist_lightning.training.callbacks.run_summary import show
+
     for result in results:
-        scores = ", ".join(f"{name} {100 * result[name]:.2f} %" for name in ("val_acc", "test_acc") if name in result)
+        scores = ", ".join(f"{name} {show(name, result[name])}" for name in _metrics_of(results) if name in result)
         print(f"{result['run']}: seed {result['seed']}, {scores or 'not scored'}")
     for name, spread in spreads(results).items():
-        mean, std, low, high = (100 * spread[key] for key in ("mean", "std", "min", "max"))
-        print(f"{name}: {mean:.2f} ± {std:.2f} %, from {low:.2f} to {high:.2f} (n = {spread['n']})")
+        factor, digits, unit = (100, 2, " %") if name.endswith("_acc") else (1, 4, "")
+        mean, std, low, high = (f"{factor * spread[key]:.{digits}f}" for key in ("mean", "std", "min", "max"))
+        print(f"{name}: {mean} ± {std}{unit}, from {low} to {high} (n = {spread['n']})")
     print(f"written to {summary}")
     return 0
 
 
 def spreads(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return mean, sample standard deviation (of n - 1), minimum and maximum of each accuracy, of at least two runs.
+    """Return mean, sample standard deviation (of n - 1), minimum and maximum of each metric, of at least two runs.
 
     >>> spreads([{"val_acc": 0.5}, {"val_acc": 1.0}])["val_acc"]["mean"]
     0.75
     """
     found = {}
-    for name in ("val_acc", "test_acc"):
+    for name in _metrics_of(results):
         values = [result[name] for result in results if name in result]
         if len(values) > 1:
             mean, std = statistics.mean(values), statistics.stdev(values)
             found[name] = {"mean": mean, "std": std, "min": min(values), "max": max(values), "n": len(values)}
     return found
+
+
+def _metrics_of(results: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        name for name in dict.fromkeys(name for result in results for name in result) if name not in ("run", "seed")
+    ]
 
 
 def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:
@@ -83,7 +92,8 @@ def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         raise ConfigError("these options leave no run to summarise")
     result = {"run": run.name, "seed": cli.config_init["fit"].seed_everything}
     if (best := run.best_entry()) is not None:
-        result["val_acc"] = best.metrics["val_acc"]
+        names = dict.fromkeys(("val_acc", best.monitor))
+        result |= {name: best.metrics[name] for name in names if name in best.metrics}
     if (tested := run.logs / "test.json").is_file():
         result["test_acc"] = json.loads(tested.read_text())["accuracy"]
     return run.logs, result

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
@@ -15,6 +15,7 @@ from mnist_lightning.cli.parser import OptionParser
 from mnist_lightning.cli.safe_yaml import guard_configs, place_of, read_config
 from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError, require_at_least
+from mnist_lightning.training.monitor import Mode, mode_of
 
 Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
@@ -29,7 +30,8 @@ class Study:
     name: str
     folder: Path | None = None  # of all its files; None means sweeps/NAME
     trials: int = 20
-    metric: Literal["val_acc", "val_loss"] = "val_acc"  # maximized or minimized; a trial's score is its best one
+    metric: str = "val_acc"  # any that a validation logs; a trial's score is its best one
+    mode: Mode | None = None  # whether it is minimized or maximized; None follows the metric's name
     seed: int = 0  # of the search; the seed of training is `seed_everything`
     max_minutes: float | None = None  # after which a command starts no further trial
 
@@ -38,6 +40,11 @@ class Study:
         require_at_least(0, "study.seed", self.seed)
         if Path(self.name).name != self.name:
             raise ConfigError(f"study.name must be a name without slashes, got {self.name!r}")
+        if self.metric.startswith("test"):
+            raise ConfigError(
+                f"study.metric must be of the validation, got {self.metric}: a sweep never reads the test set"
+            )
+        object.__setattr__(self, "mode", mode_of(self.metric, self.mode, "study.mode"))
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,19 @@ class SweepConfig:
 
     def best(self, scores: Iterable[float]) -> float:
         """Return the best of some scores."""
-        return max(scores) if self.study.metric == "val_acc" else min(scores)
+        return max(scores) if self.study.mode == "max" else min(scores)
 
     def command_line(self, params: Mapping[str, Any]) -> list[str]:
         """Return the `fit` command that trains with these values of the searched options."""
         options = {"trainer.devices": 1, **self.fit, **params, **FIXED, "trainer.default_root_dir": str(self.folder)}
         config = [f"--config={options.pop('config')}"] if "config" in options else []  # first: the others override it
-        return ["fit", *config, *(f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items())]
+        monitor = f"--checkpoint.monitor={self.study.metric}", f"--checkpoint.mode={self.study.mode}"
+        return [
+            "fit",
+            *monitor,
+            *config,
+            *(f"--{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in options.items()),
+        ]
 
 
 def read_sweep(path: Path) -> SweepConfig:

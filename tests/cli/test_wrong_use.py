@@ -34,7 +34,7 @@ from tests.conftest import Command, folders
             "trainer.default_root_dir must be a local folder, got s3://x",
         ),
         (["fit", "--early_stopping.patience", "0"], "early_stopping.patience must be at least 1, got 0"),
-        (["fit", "--early_stopping.mode", "up"], "early_stopping.mode must be ['min', 'max'], got up"),
+        (["fit", "--early_stopping.mode", "up"], "early_stopping.mode must be ['min', 'max'] or NoneType, got up"),
         (["fit", "--config", "missing.yaml"], "missing.yaml"),
         (
             ["fit", "--config", "unknown.yaml"],

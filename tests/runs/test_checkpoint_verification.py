@@ -47,12 +47,22 @@ def test_a_single_flipped_byte_is_found(tmp_path: Path, listed: bool) -> None:
         checkpoint_verification.read_checkpoint(path)
 
 
-def test_a_file_larger_than_any_checkpoint_is_not_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_memory_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "large.ckpt"
     with path.open("wb") as file:
-        file.truncate(2**30 + 1)  # a sparse file, which takes no space on the disk
-    with pytest.raises(CheckpointError, match="at most 1,073,741,824 are read"):
+        file.truncate(2**42)  # a sparse file, which takes no space on the disk
+    with pytest.raises(CheckpointError, match=r"4,398,046,511,104 bytes, more than the .* of this machine's memory"):
         checkpoint_verification.read_checkpoint(path)
+    assert checkpoint_verification.sha256(path) == ""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_above_one_gibibyte_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.ckpt"
+    weights = {"network.weight": torch.zeros(2**30 + 1, dtype=torch.uint8)}
+    torch.save({"state_dict": weights, "epoch": 0, "global_step": 1}, path)
+    assert checkpoint_verification.read_checkpoint(path)["state_dict"]["network.weight"].shape == (2**30 + 1,)
+    assert len(checkpoint_verification.sha256(path)) == 64
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, -1])

@@ -51,7 +51,7 @@ def test_the_learning_rate_follows_torchs_own_plateau_schedule(
     losses = [1.0, 0.9, 0.95, 0.91, 0.92, 0.93, 0.5, 0.6, 0.7, 0.8, 0.9]
 
     def on_validation_epoch_end(self: Classifier) -> None:
-        self.val_metric.reset()
+        self.val_metrics.reset()
         self.log_dict({"val_loss": losses[self.current_epoch], "val_acc": 0.5})
 
     monkeypatch.setattr(Classifier, "on_validation_epoch_end", on_validation_epoch_end)

@@ -73,7 +73,7 @@ def test_a_mistake_costs_one_line_and_no_trial(
     [
         (
             "study: 3",
-            "study in sweep.yaml must have keys (name, folder, trials, metric, seed, max_minutes), got 3",
+            "study in sweep.yaml must have keys (name, folder, trials, metric, mode, seed, max_minutes), got 3",
         ),
         ("study: {trials: 3}", "required: study.name"),
         ("pruner: null", "required: study.name"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BaseFinetuning
 from torch import Tensor, channels_last
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from mnist_lightning.data.samples import Batch
@@ -46,10 +47,17 @@ class ExactResume(Callback):
         self.seed = seed
         self._checkpoint: dict[str, Any] = {}  # that training resumes from, until it starts
         self._plateau_options: list[dict[str, Any]] = []
+        self._sums: dict[str, dict[str, Tensor]] = {}  # of the epoch that is resumed, until Lightning sums on
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the checkpoint until the optimizers and the loops are there."""
+        """Freeze what was frozen; keep the checkpoint until the optimizers and the loops are there."""
         self._checkpoint = checkpoint if KEY in checkpoint else {}
+        if frozen := self._checkpoint.get(KEY, {}).get("frozen"):
+            for name, parameter in pl_module.named_parameters():
+                parameter.requires_grad = name not in frozen["parameters"]
+            for name, module in pl_module.named_modules():
+                if hasattr(module, "track_running_stats"):
+                    module.track_running_stats = name not in frozen["statistics"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the training state fits, before Lightning restores it.
@@ -64,6 +72,9 @@ class ExactResume(Callback):
         ]
         if not self._checkpoint:
             return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning's connector
+            if isinstance(callback, BaseFinetuning):
+                callback.on_fit_start(trainer, pl_module)  # adds its groups of parameters, once, wherever it stands
         states = self._checkpoint["optimizer_states"]
         if len(states) != len(trainer.optimizers) or not all(map(fits_optimizer, states, trainer.optimizers)):
             raise CheckpointError(
@@ -94,10 +105,13 @@ class ExactResume(Callback):
         for name, then in restored["environment"].items():
             if then != now[name]:
                 pl_module.print(f"{name}: {then} when saved, {now[name]} now: results may differ from an unbroken run")
-        for name, states in restored["metrics"].items():
-            metric = pl_module.get_submodule(name)
-            for state, values in states.items():
-                setattr(metric, state, values.reshape(-1)[trainer.global_rank].to(pl_module.device))
+        if is_within_epoch(checkpoint):
+            own = move_data_to_device(restored["metrics"][trainer.global_rank], pl_module.device)
+            self._sums = own["sums"]
+            for name, states in own["states"].items():
+                metric = pl_module.get_submodule(name)
+                for state, value in states.items():
+                    setattr(metric, state, value)
         trainer.callback_metrics.update(
             {name: torch.tensor(value, dtype=torch.float64) for name, value in restored["callback_metrics"].items()}
         )
@@ -105,6 +119,7 @@ class ExactResume(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Make random numbers drawn on the device a function of (seed, step, rank, micro-batch)."""
+        self._restore_sums(trainer)
         micro_batch = batch_idx % trainer.accumulate_grad_batches
         entropy = [self.seed, trainer.global_step, trainer.global_rank, *([micro_batch] if micro_batch else [])]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -114,12 +129,12 @@ class ExactResume(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let Lightning step plateau schedules at the end of an epoch that was resumed in the middle, too."""
+        self._restore_sums(trainer)
         lightning_patches.finish_restart(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what `on_train_start` restores."""
         within_epoch = is_within_epoch(checkpoint)
-        metrics = {name: module for name, module in pl_module.named_modules() if isinstance(module, Metric)}
         logger = run_logger(trainer)
         if not within_epoch:
             epoch_metrics = lightning_patches.metrics_logged_at_epoch_end(trainer)
@@ -128,30 +143,43 @@ class ExactResume(Callback):
         checkpoint[KEY] = {
             "environment": environment(pl_module.device, str(trainer.precision)),
             "world_size": trainer.world_size,
-            # (ranks,), or () for a single one: each rank continues with its own.
-            "metrics": {
-                name: {
-                    state: gathered(trainer, value)
-                    for state, value in metric.metric_state.items()
-                    if isinstance(value, Tensor) and not value.ndim
-                }
-                for name, metric in metrics.items()
-                if within_epoch
+            "frozen": {
+                "parameters": [name for name, value in pl_module.named_parameters() if not value.requires_grad],
+                "statistics": [
+                    name
+                    for name, module in pl_module.named_modules()
+                    if not getattr(module, "track_running_stats", True)
+                ],
             },
+            # Each rank continues with its own.
+            "metrics": gathered(trainer, _metrics_so_far(trainer, pl_module)) if within_epoch else [],
             "callback_metrics": {name: float(value) for name, value in trainer.callback_metrics.items()},
             "event_files": logger.event_files() if logger and trainer.is_global_zero else {},
         }
 
+    def _restore_sums(self, trainer: Trainer) -> None:
+        """Add what was logged before the checkpoint to what was logged since; Lightning makes a sum when it is due."""
+        for key, metric in lightning_patches.sums_of_epoch(trainer).items() if self._sums else ():
+            if key in self._sums:
+                lightning_patches.add_to_sum(metric, self._sums.pop(key))
+
     def _obey_learning_rate(self, trainer: Trainer, pl_module: LightningModule, before: float | None) -> None:
+        """Apply a new learning rate: to the first group of parameters, to other groups and base rates in proportion."""
         lr = pl_module.hparams.get("lr")
         if lr is None or before is None or lr == before:
             return
+        scaled = [config.scheduler for config in trainer.lr_scheduler_configs if not config.reduce_on_plateau]
+        if any(getattr(scheduler, "base_lrs", [before])[0] != before for scheduler in scaled):
+            return  # a schedule that sets the learning rate itself, such as OneCycleLR
         for optimizer in trainer.optimizers:
+            first = before if scaled else optimizer.param_groups[0]["lr"]
             for group in optimizer.param_groups:
-                group["lr"] = lr
-        for config in trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, LambdaLR):
-                config.scheduler.base_lrs = [lr] * len(config.scheduler.base_lrs)
+                group["lr"] = lr * (group["lr"] / first)
+                if "initial_lr" in group:
+                    group["initial_lr"] = lr * (group["initial_lr"] / before)
+        for scheduler in scaled:
+            if base_lrs := getattr(scheduler, "base_lrs", None):
+                scheduler.base_lrs = [lr * (base / before) for base in base_lrs]
 
     def _catch_up(self, trainer: Trainer, restored: dict[str, Any], *, within_epoch: bool) -> None:
         """Step plateau schedules, which Lightning does only after the checkpoint is saved."""
@@ -162,6 +190,19 @@ class ExactResume(Callback):
             if due and config.monitor in restored["callback_metrics"]:
                 metric = restored["callback_metrics"][config.monitor]
                 trainer.lightning_module.lr_scheduler_step(config.scheduler, metric)
+
+
+def _metrics_so_far(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Return the metrics of an unfinished epoch: the states of all metrics, and what `self.log` has summed up."""
+    validation = lightning_patches.validation_metrics(trainer)  # Lightning resets them before they are used again
+    metrics = {
+        name: module.metric_state
+        for name, module in pl_module.named_modules()
+        if isinstance(module, Metric) and all(module is not other for other in validation)
+    }
+    sums = {key: metric.metric_state for key, metric in lightning_patches.sums_of_epoch(trainer).items()}
+    found: dict[str, Any] = move_data_to_device({"states": metrics, "sums": sums}, torch.device("cpu"))
+    return found
 
 
 def fits_optimizer(state: Any, optimizer: Optimizer) -> bool:

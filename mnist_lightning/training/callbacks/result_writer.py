@@ -139,6 +139,11 @@ class ResultWriter(Callback):
             "accuracy": score.accuracy,
             "interval": wilson_interval(score.correct, score.total),
             "loss": score.loss,
+            "metrics": {
+                name.removeprefix("test_"): float(value)
+                for name, value in trainer.callback_metrics.items()
+                if name not in ("test_loss", "test_acc")
+            },
             "epoch": self.epoch,
             "device": device_name(trainer.strategy.root_device),
             "precision": trainer.precision,

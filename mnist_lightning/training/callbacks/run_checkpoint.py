@@ -1,18 +1,20 @@
 """RunCheckpoint: when a training run is saved: after epochs, within them on request, and before a signal ends it."""
 
-import signal
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mnist_lightning.errors import ConfigError, require_at_least
+from mnist_lightning.runs.manifest import BEST
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
+from mnist_lightning.training.checkpoint_io import remove_older
+from mnist_lightning.training.disk_space import check_disk_space
 from mnist_lightning.training.lightning_patches import validation_is_due
+from mnist_lightning.training.monitor import BEST_BY, Mode, logged_or_default, mode_of
 from mnist_lightning.training.save_requests import SaveRequests
-
-STEP_FILES = "epoch=*-step=*.ckpt"
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -25,18 +27,33 @@ class RunCheckpoint(ModelCheckpoint):
         every_n_epochs: Epochs between checkpoints at the end of an epoch, at least 1.
         every_n_steps: Optimizer steps between additional checkpoints within an epoch, at least 1; null saves none.
         every_n_minutes: Minutes between additional checkpoints within an epoch, above 0; null saves none.
+        monitor: Metric by which a checkpoint is the best: any that is logged; `val_acc` gives way to `val_loss` if the
+            model does not log it.
+        mode: `min` if a lower value is better, `max` if a higher one is; null follows the metric's name.
+        keep: Which checkpoints stay, besides the best and the last: `all`, the newest of this number, at least 1, or
+            with `best_last` no other.
     """
 
     def __init__(
-        self, every_n_epochs: int = 1, every_n_steps: int | None = None, every_n_minutes: float | None = None
+        self,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        monitor: str = BEST_BY,
+        mode: Mode | None = None,
+        keep: Literal["all", "best_last"] | int = "all",
     ) -> None:
         require_at_least(1, "checkpoint.every_n_epochs", every_n_epochs)
         require_at_least(1, "checkpoint.every_n_steps", 1 if every_n_steps is None else every_n_steps)
         if every_n_minutes is not None and not every_n_minutes > 0:
             raise ConfigError(f"checkpoint.every_n_minutes must be above 0, got {every_n_minutes}")
+        require_at_least(1, "checkpoint.keep", keep if isinstance(keep, int) else 1)
+        mode = mode_of(monitor, mode, "checkpoint.mode")
         super().__init__(
-            monitor="val_acc", mode="max", save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False
+            monitor=monitor, mode=mode, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False
         )
+        self._monitored = (monitor, mode)
+        self._kept = keep if isinstance(keep, int) else {"all": math.inf, "best_last": 0}[keep]
         self._epochs_between = every_n_epochs
         self._requests = SaveRequests(every_n_steps, every_n_minutes)
         self._last_step = 0
@@ -48,8 +65,12 @@ class RunCheckpoint(ModelCheckpoint):
         return type(self).__qualname__
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Handle signals from now on."""
+        """Check that the disk has room, and handle signals from now on."""
         super().on_train_start(trainer, pl_module)
+        folder = Path(str(self.dirpath))
+        if trainer.is_global_zero:
+            remove_older(folder, step_files=2, keep=self._kept)  # a kill may have come before it
+        check_disk_space(trainer, pl_module, folder, keep=self._kept, every=self._epochs_between)
         self._last_step = trainer.global_step
         self._requests.start()
 
@@ -75,14 +96,18 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch, the last one in any case; checkpoints from within the epoch are removed."""
-        validated = self._validated_step == trainer.global_step and "val_loss" in trainer.callback_metrics
+        metrics = trainer.callback_metrics
+        validated = self._validated_step == trainer.global_step and "val_loss" in metrics
         self.filename = "{epoch:02d}-{val_loss:.4f}" if validated else "{epoch:02d}"
-        self.monitor = "val_acc" if "val_acc" in trainer.callback_metrics else None
+        self._monitored = logged_or_default(*self._monitored, trainer)
+        self.monitor, self.mode = self._monitored if self._monitored[0] in metrics else (None, self.mode)
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends |= 0 < trainer.max_steps <= trainer.global_step
         self._requests.update(trainer, at_epoch_end=True)
         if self._requests.is_pending or ends or (trainer.current_epoch + 1) % self._epochs_between == 0:
             super().on_train_epoch_end(trainer, pl_module)
+            if self._kept < math.inf and self.monitor:
+                self.best_model_path = str(Path(str(self.dirpath)) / BEST)
             self._requests.update(trainer, at_epoch_end=True)  # a signal may have arrived while it was saved
             self._after_save(trainer, step_files=0)
 
@@ -97,13 +122,14 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the metrics of the weights that are saved: of the epoch at its end, of a validation within it."""
+        """Add the metrics of the weights that are saved, and which of them is monitored."""
         validated, ended = self._validated_step == trainer.global_step, not is_within_epoch(checkpoint)
         checkpoint["metrics"] = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if (validated if name.startswith("val") else ended)
         }
+        checkpoint["monitored"] = list(self._monitored)
 
     def _save_step(self, trainer: Trainer) -> None:
         name = f"epoch={trainer.current_epoch:02d}-step={trainer.global_step:07d}.ckpt"
@@ -111,14 +137,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._after_save(trainer, step_files=2)
 
     def _after_save(self, trainer: Trainer, *, step_files: int) -> None:
-        """Remove older checkpoints from within epochs, and end the run if a signal asked for it."""
+        """Remove older checkpoints, and end the run if a signal asked for it."""
         if trainer.is_global_zero:
-            files = sorted(Path(str(self.dirpath)).glob(STEP_FILES), key=lambda path: path.stem.split("=")[-1])
-            for path in files[: len(files) - step_files]:
-                path.unlink()
-        self._requests.saved()
-        if number := self._requests.end_signal:
-            trainer.lightning_module.print(
-                f"{signal.Signals(number).name}: saved after step {trainer.global_step}; fit --ckpt_path last resumes"
-            )
-            raise SystemExit(128 + number)
+            remove_older(Path(str(self.dirpath)), step_files=step_files, keep=self._kept)
+        self._requests.saved(trainer)

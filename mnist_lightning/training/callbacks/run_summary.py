@@ -79,7 +79,8 @@ class RunSummary(Callback):
         pl_module.print(reason)
         best = self.run.best_entry()
         if best is not None:
-            metrics = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in ("val_acc", "val_loss"))
+            names = [name for name in dict.fromkeys((best.monitor, "val_acc", "val_loss")) if name in best.metrics]
+            metrics = ", ".join(f"{name} {show(name, best.metrics[name])}" for name in names)
             pl_module.print(f"best epoch {best.epoch}: {metrics}")
         elsewhere = [] if self.run.root == Path() else ["--trainer.default_root_dir", str(self.run.root)]
         older = [] if self.run.is_newest() else ["--ckpt_path", f"{self.run.name}/best"]  # than another run
@@ -113,7 +114,9 @@ class RunSummary(Callback):
             return
         seconds = time.monotonic() - self._epoch_start_s
         metrics = self._epoch_metrics(trainer)
-        columns = "  ".join(f"{name} {show(name, metrics[name])}" for name in COLUMNS if name in metrics)
+        others = sorted(name for name in metrics.keys() - set(COLUMNS) if name.startswith("val"))
+        names = [name for name in (*COLUMNS, *others) if name in metrics]
+        columns = "  ".join(f"{name} {show(name, metrics[name])}" for name in names)
         pl_module.print(f"epoch {self._epoch:2d}  {columns}  {seconds:.1f} s")
         lr = _monitored_lr(trainer)
         if lr is not None and self._lr is not None and lr < self._lr:

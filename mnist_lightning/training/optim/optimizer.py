@@ -9,6 +9,7 @@ from torch.optim import Adam, Optimizer
 
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.class_path import build, with_arguments
+from mnist_lightning.training.class_weights import check_class_weights
 from mnist_lightning.training.optim.muon import Muon
 
 FRACTIONS = ("warmup", "beta2", "label_smoothing", "ema_decay")
@@ -20,6 +21,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If one is out of range, or differs from its default although it has no effect.
     """
+    check_class_weights(options["class_weights"], options["num_classes"])
     fractions = ((name, 0 <= options[name] < 1, "in [0, 1)") for name in FRACTIONS)
     for name, is_valid, allowed in (
         ("lr", 0 < options["lr"] < math.inf, "above 0"),
@@ -53,6 +55,8 @@ def make_optimizer(parameters: Iterable[Parameter], options: Mapping[str, Any], 
         fused: Whether Adam and Muon update all parameters in one kernel.
     """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if not parameters:
+        raise ConfigError("there is nothing to train: no parameter of the model requires a gradient")
     if not isinstance(options["optimizer"], str):
         return build(with_arguments(options["optimizer"], {"lr": options["lr"]}), Optimizer, parameters)
     adam: dict[str, Any] = {

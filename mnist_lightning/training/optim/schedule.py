@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -11,19 +13,36 @@ from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.class_path import build, with_arguments
 
 
-def make_lr_scheduler(
-    optimizer: Optimizer, options: Mapping[str, Any], count_steps: Callable[[], float]
-) -> LRScheduler | ReduceLROnPlateau:
-    """Return the learning-rate schedule of an optimizer.
+def lr_scheduler_config(
+    optimizer: Optimizer, options: Mapping[str, Any], trainer: Trainer | None
+) -> LRSchedulerConfigType | None:
+    """Return the learning-rate schedule of an optimizer and when it is stepped; None if it could never act.
 
     Args:
         optimizer: The optimizer.
         options: Hyper-parameters, as `Classifier` has them.
-        count_steps: Returns the number of optimizer steps of the whole training.
+        trainer: The Trainer, which knows the number of steps and when it validates; None in a plain loop.
 
     Raises:
         ConfigError: If the schedule needs the number of steps, and the training has no end.
     """
+    scheduler = make_lr_scheduler(
+        optimizer, options, lambda: trainer.estimated_stepping_batches if trainer else math.inf
+    )
+    interval = "step" if options["lr_scheduler"] in ("linear", "cosine") else options["lr_scheduler_interval"]
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return {"scheduler": scheduler, "interval": interval}
+    monitor = getattr(scheduler, "monitor", "val_loss")  # Lightning's own ReduceLROnPlateau names one
+    if trainer and not trainer.enable_validation and monitor.startswith("val"):
+        return None
+    every = ((trainer and trainer.check_val_every_n_epoch) or 1) if interval == "epoch" else 1
+    return {"scheduler": scheduler, "interval": interval, "monitor": monitor, "frequency": every, "strict": False}
+
+
+def make_lr_scheduler(
+    optimizer: Optimizer, options: Mapping[str, Any], count_steps: Callable[[], float]
+) -> LRScheduler | ReduceLROnPlateau:
+    """Return the learning-rate schedule of an optimizer; `count_steps` returns the steps of the whole training."""
     schedule: Any = options["lr_scheduler"]
     if schedule == "plateau":
         factor, patience = options["plateau_factor"], options["plateau_patience"]

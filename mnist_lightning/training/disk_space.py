@@ -1,0 +1,55 @@
+"""Whether the disk has room for the checkpoints of a run."""
+
+import math
+import shutil
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+
+from mnist_lightning.errors import StorageError
+
+COPIES = 3  # best.ckpt, last.ckpt, and a file that is being written
+
+
+def check_disk_space(trainer: Trainer, pl_module: LightningModule, folder: Path, *, keep: float, every: int) -> None:
+    """Check before the first step that the checkpoints of a run fit on the disk; not if their number has no end.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module that is trained.
+        folder: The folder of the checkpoints.
+        keep: Number of checkpoints that stay, besides the copies.
+        every: Epochs between two checkpoints.
+
+    Raises:
+        StorageError: If they do not fit.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
+    if trainer.max_steps > 0:
+        steps = max(1, trainer.num_training_batches // trainer.accumulate_grad_batches)
+        epochs = min(epochs, math.ceil((trainer.max_steps - trainer.global_step) / steps))
+    free = shutil.disk_usage(folder).free
+    needed = (min(keep, epochs / every) + COPIES) * _checkpoint_bytes(trainer, pl_module)
+    if trainer.strategy.broadcast(free < needed < math.inf):
+        raise StorageError(
+            f"{folder}: this run would save up to {needed / 1e9:,.3g} GB of checkpoints, but {free / 1e9:,.3g} GB are "
+            "free; set --checkpoint.keep best_last, --checkpoint.every_n_epochs or --trainer.default_root_dir"
+        )
+
+
+def _checkpoint_bytes(trainer: Trainer, pl_module: LightningModule) -> int:
+    """Return the size of a checkpoint: that of the resumed one, or weights, their average and the optimizer's state."""
+    if trainer.ckpt_path:
+        return Path(trainer.ckpt_path).stat().st_size
+    weights: int = sum(value.nbytes for value in pl_module.state_dict().values())
+    averages = sum(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    states: int = sum(
+        parameter.nbytes * (2 if "betas" in group else 1 if group.get("momentum", 1) else 0)
+        for optimizer in trainer.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )
+    return weights * (1 + averages) + states

@@ -38,6 +38,11 @@ def make_digits(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.ui
     return images, labels
 
 
+# Of the training images of `digits_dir`, as the schema of a data set of its own rounds them.
+_PIXELS = make_digits(TRAIN_COUNT, seed=0)[0] / 255
+DIGITS_MEAN, DIGITS_STD = round(float(_PIXELS.mean()), 4), round(float(_PIXELS.std()), 4)
+
+
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with own IDX files of MNIST's names: 300 images to train on, 101 to test on."""

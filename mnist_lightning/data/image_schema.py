@@ -26,6 +26,7 @@ class ImageSchema:
     class_names: tuple[str, ...]  # by label
     channels: int = 1  # or 3: red, green and blue
     origin: TrainingSource | None = None  # the folder of images; None for MNIST and related data sets
+    own_sha256: str = ""  # of the training images and labels in IDX files of the user's own
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,7 +56,7 @@ def read_schema(checkpoint: Mapping[str, Any]) -> ImageSchema | None:
             and schema.channels in (1, 3)
             and (schema.origin is not None or (schema.height, schema.channels) == (SIDE, 1))
             and 2 <= len(schema.class_names) <= MOST_CLASSES
-            and all(isinstance(name, str) for name in schema.class_names)
+            and all(isinstance(name, str) for name in (schema.own_sha256, *schema.class_names))
             and 0 <= schema.mean <= 1
             and 0 < schema.std <= 1
         )

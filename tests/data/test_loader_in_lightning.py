@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
 from mnist_lightning import MNISTDataModule
 from mnist_lightning.data.samples import Batch
+from tests.conftest import DIGITS_MEAN, DIGITS_STD
 
 
 class Recorder(LightningModule):
@@ -153,7 +154,7 @@ def test_predictions_are_in_file_order_and_know_their_indices(
     trainer = quiet_trainer(tmp_path, callbacks=[writer], limit_predict_batches=limit)
     predictions: Any = trainer.predict(model, make_data(digits_dir))
     data = ready(digits_dir)
-    images = (data.samples("test").inputs.float() / 255 - 0.1307) / 0.3081
+    images = (data.samples("test").inputs.float() / 255 - DIGITS_MEAN) / DIGITS_STD
     with torch.no_grad():
         expected = model.layer(images.flatten(1))[:count]
     torch.testing.assert_close(torch.cat(predictions), expected)

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from mnist_lightning import SimpleCNN
-from tests.conftest import TRAIN_COUNT, Command
+from tests.conftest import DIGITS_MEAN, DIGITS_STD, TRAIN_COUNT, Command
 from tests.faults.one_of_several import FAULT
 from tests.training.bits import assert_same, comparable, content, scalars
 
@@ -176,7 +176,7 @@ def test_a_step_uses_the_averaged_gradients(forks: Forks, digits_dir: Path, tmp_
         optimizer.zero_grad()
         for rank in range(2):
             chosen = order[rank::2][step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-            images = (torch.from_numpy(pixels[chosen]).float()[:, None] / 255 - 0.1307) / 0.3081
+            images = (torch.from_numpy(pixels[chosen]).float()[:, None] / 255 - DIGITS_MEAN) / DIGITS_STD
             (F.cross_entropy(network(images), torch.from_numpy(labels[chosen])) / 2).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     trained = torch.load(tmp_path / "weights-0.pt", weights_only=True)

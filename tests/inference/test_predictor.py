@@ -11,6 +11,7 @@ from mnist_lightning import Classifier, Predictor
 from mnist_lightning.errors import CheckpointError, ImageError
 from mnist_lightning.inference.digits.preprocess import preprocess
 from mnist_lightning.inference.predictor import ImageLike
+from tests.conftest import DIGITS_MEAN, DIGITS_STD
 from tests.inference.conftest import CALIBRATION, TrainedRun
 from tests.inference.digits.drawn import mnist_images, on_paper
 
@@ -25,11 +26,11 @@ def predictor(trained_run: TrainedRun) -> Predictor:
 
 @pytest.fixture(scope="module")
 def expected(trained_run: TrainedRun) -> Tensor:
-    """The probabilities (6, 10) of the network as Lightning loads it, with MNIST's published mean and std."""
+    """The probabilities (6, 10) of the network as Lightning loads it, with mean and std of its training file."""
     classifier = Classifier.load_from_checkpoint(trained_run.best, map_location="cpu", weights_only=True).eval()
     pixels = np.stack([preprocess(page).pixels for page in PAGES])
     with torch.inference_mode():
-        logits: Tensor = classifier((torch.from_numpy(pixels)[:, None] / 255 - 0.1307) / 0.3081)
+        logits: Tensor = classifier((torch.from_numpy(pixels)[:, None] / 255 - DIGITS_MEAN) / DIGITS_STD)
     return (logits / CALIBRATION.temperature).softmax(dim=1)
 
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_lightning import SimpleCNN
 from mnist_lightning.data.mnist import idx
-from tests.conftest import run_in
+from tests.conftest import DIGITS_MEAN, DIGITS_STD, run_in
 
 VAL_SIZE, EPOCHS = 60, 3
 
@@ -65,7 +65,7 @@ class FinishedRun:
         network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
         pixels = self.images_and_labels(split)[0].astype(np.float32) / 255
         with torch.inference_mode():
-            logits: torch.Tensor = network(torch.from_numpy((pixels - 0.1307) / 0.3081)[:, None])
+            logits: torch.Tensor = network(torch.from_numpy((pixels - DIGITS_MEAN) / DIGITS_STD)[:, None])
         return logits.double().numpy()
 
     def confusion(self, checkpoint: str, split: str) -> NDArray[np.int64]:

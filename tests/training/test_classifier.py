@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
 from mnist_lightning.data.samples import Batch
 from mnist_lightning.training.environment import native_precision
-from tests.conftest import Command
+from tests.conftest import DIGITS_MEAN, DIGITS_STD, Command
 from tests.training.bits import scalars
 
 
@@ -32,7 +32,7 @@ def test_training_is_adam_on_cross_entropy_over_the_shuffled_batches(digits_dir:
         order = train.indices[np.random.default_rng([7, epoch]).permutation(240)]
         for start in range(0, 240, 32):
             batch = order[start : start + 32]
-            pixels = (images[batch].float().div(255) - 0.1307) / 0.3081
+            pixels = (images[batch].float().div(255) - DIGITS_MEAN) / DIGITS_STD
             optimizer.zero_grad()
             loss = F.cross_entropy(network(pixels.unsqueeze(1)), labels[batch])
             for parameter, gradient in zip(

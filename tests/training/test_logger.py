@@ -12,10 +12,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util.tensor_util import make_ndarray
 
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.data.image_schema import MNIST_SCHEMA
 from mnist_lightning.evaluation import plots
 from mnist_lightning.training.logger import TEST_SUFFIX, RunLogger, read_curves, truncate_events
-from tests.conftest import TRAIN_COUNT, Command
+from tests.conftest import DIGITS_MEAN, DIGITS_STD, TRAIN_COUNT, Command
 from tests.training.bits import stop_at
 from tests.training.conftest import EPOCHS, LR, VAL_SIZE, FinishedRun, read_events
 
@@ -67,7 +66,7 @@ def test_training_images_are_those_that_the_network_gets(events: EventAccumulato
     for epoch, sheet in sheets.items():
         loader.set_epoch(epoch)
         images = next(iter(loader))[0].squeeze(1).numpy()
-        pixels = np.clip(np.round((images * MNIST_SCHEMA.std + MNIST_SCHEMA.mean) * 255), 0, 255).astype(np.uint8)
+        pixels = np.clip(np.round((images * DIGITS_STD + DIGITS_MEAN) * 255), 0, 255).astype(np.uint8)
         for place, image in enumerate(pixels):
             top, left = 6 + place // 8 * 62, 6 + place % 8 * 62
             drawn = sheet[top : top + 56 : 2, left : left + 56 : 2, 0]

@@ -1,5 +1,6 @@
 """MNISTDataModule: MNIST and related data sets, split into training, validation and test images."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,11 @@ from torch import Tensor
 
 from mnist_lightning.data.augmentation import Augmentation
 from mnist_lightning.data.datamodule import ClassificationDataModule
-from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
-from mnist_lightning.data.mnist import fetch
-from mnist_lightning.data.mnist.registry import DATASETS, DatasetName
+from mnist_lightning.data.image_schema import SIDE, ImageSchema
+from mnist_lightning.data.mnist import contents, fetch
+from mnist_lightning.data.mnist.registry import DATASETS, DatasetName, DatasetSource
 from mnist_lightning.data.samples import Samples
-from mnist_lightning.data.statistics import mean_and_std
-from mnist_lightning.errors import ConfigError, DatasetError, require_at_least
+from mnist_lightning.errors import ConfigError, require_at_least
 
 
 class MNISTDataModule(ClassificationDataModule):
@@ -21,7 +21,7 @@ class MNISTDataModule(ClassificationDataModule):
 
     Validation images are cut from the training file; the test file is read for testing only. Images are upright and
     labels count from 0, whatever the files hold. Mean and standard deviation are known for MNIST and Fashion-MNIST, and
-    computed from the training file for the others.
+    computed from the training file for the others and for your own IDX files, whose classes are counted there too.
 
     Args:
         data_dir: Folder of the data, created if missing; MNIST's four files go to `<data_dir>/MNIST/raw`, where
@@ -69,26 +69,29 @@ class MNISTDataModule(ClassificationDataModule):
         if dataset not in DATASETS:
             raise ConfigError(f"data.dataset must be one of {', '.join(DATASETS)}, got {dataset}")
         require_at_least(0, "data.val_size", val_size)
-        self.dataset = DATASETS[dataset]
         self.data_dir = Path(data_dir).expanduser()
-        self.folder = self.data_dir / self.dataset.folder / "raw"
+        self._published = DATASETS[dataset]
+        self.folder = self.data_dir / self._published.folder / "raw"
         self.val_size = val_size
         self.source, self.mirrors = source, mirrors
         self._schema: ImageSchema | None = None
         self.save_hyperparameters(logger=False)  # `RunSummary` logs them at the end of the run
 
+    @cached_property
+    def dataset(self) -> DatasetSource:
+        """The data set: a published one, or what your own IDX files hold."""
+        return contents.described(self._published, self.data_dir, self.source)
+
     @property
     def schema(self) -> ImageSchema:
         """Size, normalisation and classes; reads the training file if mean and standard deviation are not known."""
-        if self._schema is None:
-            mean, std = self.dataset.statistics or mean_and_std(fetch.read_split(self.dataset, self.folder, "train")[0])
-            self._schema = ImageSchema(SIDE, SIDE, mean, std, self.dataset.class_names)
+        self._schema = self._schema or contents.schema_of(self.dataset, self.folder)
         return self._schema
 
     @property
     def model_arguments(self) -> dict[str, int]:
         """Model arguments determined by the data."""
-        return {"num_classes": len(self.dataset.class_names), "in_channels": 1, "image_size": SIDE}
+        return {"num_classes": len((self._schema or self.dataset).class_names), "in_channels": 1, "image_size": SIDE}
 
     @property
     def files(self) -> list[Path]:
@@ -97,9 +100,7 @@ class MNISTDataModule(ClassificationDataModule):
 
     def restore(self, inputs: object) -> None:
         """Normalise the images as a trained network expects them, if its classes are those of this data set."""
-        schema = read_schema({"inputs": inputs})
-        if schema and schema.class_names == self.dataset.class_names:
-            self._schema = schema
+        self._schema = contents.restored(inputs, self.dataset) or self._schema
 
     def prepare_data(self) -> None:
         """Put the four files into the data folder, once a machine."""
@@ -107,6 +108,8 @@ class MNISTDataModule(ClassificationDataModule):
 
     def _read_splits(self, stage: str) -> None:
         """Map the files into memory and split the training file."""
+        if stage == "fit":
+            contents.check_same(self.schema, self.dataset, self.folder)
         if stage in ("fit", "validate"):
             images, labels = self._read("train")
             train, val = self.split(len(labels))
@@ -126,8 +129,5 @@ class MNISTDataModule(ClassificationDataModule):
         return torch.from_numpy(train), torch.from_numpy(val)
 
     def _read(self, split: fetch.Split) -> tuple[Tensor, Tensor]:
-        images, labels = fetch.read_split(self.dataset, self.folder, split)
-        if images.shape[1:] != (SIDE, SIDE):
-            size = f"{images.shape[1]}×{images.shape[2]}"
-            raise DatasetError(f"{self.folder}: {split} images are {size} pixels, the network takes {SIDE}×{SIDE}")
+        images, labels = contents.read_split(self.dataset, self.folder, split)
         return torch.from_numpy(images), torch.from_numpy(labels)

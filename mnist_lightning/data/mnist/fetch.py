@@ -3,12 +3,10 @@
 What it leaves in the folder has the published checksum or, if none is known, the published format.
 """
 
-import gzip
 import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -18,9 +16,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mnist_lightning.console import print_stderr
-from mnist_lightning.data.mnist import idx
+from mnist_lightning.data.mnist import idx, own_files
 from mnist_lightning.data.mnist.download import download
-from mnist_lightning.data.mnist.raw_files import NOT_GZIP, FetchError, difference, keep_aside, publish, unpack
+from mnist_lightning.data.mnist.raw_files import FetchError, difference, keep_aside, publish, unpack
 from mnist_lightning.data.mnist.registry import Archive, DatasetSource, RawFile
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError
 
@@ -60,20 +58,20 @@ def fetch(
     files = {folder / file.name: file for file in dataset.files}
     try:
         for path in files:
-            _rename_dotted(path)
-        own = [path.name for path, file in files.items() if _is_own(path, file)]
+            own_files.rename_dotted(path)
+        own = [path.name for path, file in files.items() if own_files.is_own(path, file)]
         if own and source != "files":
             print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
             for path, file in files.items():
-                _unpack_own(path, file, dataset)
+                own_files.unpack_own(path, file, dataset)
         elif any(_fault(path, file) for path, file in files.items()):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(".lock")):
                 for path, file in files.items():
                     supply.complete(path, file)
         if own or source == "files" or not all(file.digest for file in dataset.files):
-            _check_format(dataset, folder)
+            _check_format(own_files.with_any_classes(dataset, folder) if own or source == "files" else dataset, folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read or written: {error}") from error
     return folder
@@ -186,43 +184,9 @@ def _unpack_download(packed: Path, path: Path, file: RawFile) -> None:
     unpack(packed, path, file.size, file.digest)
 
 
-def _rename_dotted(path: Path) -> None:
-    """Give a file that was placed as `train-images.idx3-ubyte`, another published spelling, its usual name."""
-    for name in (path.name, f"{path.name}.gz"):
-        dotted = path.with_name(name.replace("-idx", ".idx"))
-        if dotted.is_file() and not os.path.lexists(path.with_name(name)):
-            with suppress(FileNotFoundError):  # another process was faster
-                dotted.rename(path.with_name(name))
-
-
 def _fault(path: Path, file: RawFile) -> str:
     """Return why a file has to be fetched; "" if it is in place. Without a SHA-256, `_check_format` checks it."""
     return difference(path, file.size, file.digest) if file.digest else difference(path)
-
-
-def _is_own(path: Path, file: RawFile) -> bool:
-    """Return whether a file is the user's own: a readable header with other dimensions, and another size."""
-    try:
-        found = _raw_or_packed(path)
-        shape = _shape(found, file)
-        size = path.stat().st_size if found == path else idx.file_size(shape, file.item_type)
-    except (DatasetError, OSError):  # missing, damaged, or just kept aside by another process
-        return False
-    return shape != file.shape and size != file.size
-
-
-def _unpack_own(path: Path, file: RawFile, dataset: DatasetSource) -> None:
-    """Check that one of the user's own four files is there, and unpack it if it is packed."""
-    found = _raw_or_packed(path)
-    if not found.is_file():
-        raise DatasetError(f"{path}: missing; your own data needs all four: {', '.join(f.name for f in dataset.files)}")
-    if found != path:
-        shape = _shape(found, file)
-        with FileLock(path.parent.with_name(".lock")):
-            try:
-                unpack(found, path, idx.file_size(shape, file.item_type))
-            except FetchError as error:
-                raise DatasetError(f"{found}: {error}") from error
 
 
 def _check_format(dataset: DatasetSource, folder: Path) -> None:
@@ -231,16 +195,3 @@ def _check_format(dataset: DatasetSource, folder: Path) -> None:
     if train_size != test_size:
         path, train_name = folder / dataset.files[2].name, dataset.files[0].name
         raise DatasetError(f"{path}: images of {test_size} at byte 8, but {train_name} has {train_size}")
-
-
-def _raw_or_packed(path: Path) -> Path:
-    """Return the path of a file if it exists, else that of the `.gz` beside it."""
-    return path if path.is_file() else path.with_name(f"{path.name}.gz")
-
-
-def _shape(path: Path, file: RawFile) -> tuple[int, ...]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as content:
-            return idx.parse_header(content, path, file.item_type)
-    except NOT_GZIP as error:
-        raise DatasetError(f"{path}: not a complete gzip file: {error}") from error

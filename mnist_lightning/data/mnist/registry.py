@@ -67,6 +67,7 @@ class DatasetSource:
     made_as_mnist: bool = False  # whether its images were made from scans in MNIST's way, as `predict` prepares images
     archive: Archive | None = None  # that mirrors serve instead of the four files
     bundled: Path | None = None  # a folder in this package that holds the files
+    own_sha256: str = ""  # of the training images and labels, if the files are the user's own
 
 
 def _files(

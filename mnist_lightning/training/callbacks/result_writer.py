@@ -54,7 +54,7 @@ class ResultWriter(Callback):
         resume = checkpoint.get(RESUME)
         self.trained_with = as_line(resume.get("environment")) if isinstance(resume, dict) else ""
         self.folder = folder
-        self.data_before = checkpoint.get("datamodule_hyper_parameters")
+        self.trained = {key: checkpoint.get(key) for key in ("datamodule_hyper_parameters", "inputs")}
         self._collector = PredictionCollector()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +93,7 @@ class ResultWriter(Callback):
         analysis = analyse(predictions, schema_of(trainer).class_names, self.calibration)
         datamodule: LightningDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning's connector
         subject = subject_of(self.located, datamodule, predictions)
-        others = other_options(self.data_before, datamodule)
+        others = other_options(self.trained, datamodule)
         suffix = suffix_of(subject, self.located, self.folder, is_own_data=not others)
         result = self._result(trainer, score) | asdict(subject)
         if noun == "rows":

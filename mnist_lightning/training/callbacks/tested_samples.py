@@ -1,12 +1,14 @@
 """Which samples a test was about, and which files its result is written to."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
+from mnist_lightning.data.image_schema import read_schema
 from mnist_lightning.data.mnist.datamodule import MNISTDataModule
 from mnist_lightning.data.table.datamodule import TabularDataModule
 from mnist_lightning.evaluation.predictions import Predictions
@@ -36,15 +38,16 @@ def subject_of(located: Located, datamodule: LightningDataModule, predictions: P
     return Subject(str(located.path), sha256(located.path), located.kind, files, samples)
 
 
-def other_options(before: Any, datamodule: LightningDataModule) -> dict[str, Any]:
+def other_options(checkpoint: Mapping[str, Any], datamodule: LightningDataModule) -> dict[str, Any]:
     """Return the options of the data that select other test samples than those with which the run was trained."""
-    now = datamodule.hparams
+    before, now = checkpoint.get("datamodule_hyper_parameters"), datamodule.hparams
     if not isinstance(before, dict):
         return {}
-    names = [name for name in OPTIONS if name in now and not (name == "data_dir" and "folder" in now)]
-    return {
-        name: now[name] for name in names if name in before and _place(name, before[name]) != _place(name, now[name])
-    }
+    schema, skipped = read_schema(checkpoint), ["data_dir"] if "folder" in now else []
+    if isinstance(datamodule, MNISTDataModule) and schema and schema.own_sha256 == datamodule.dataset.own_sha256:
+        skipped = ["data_dir"]  # the same data set, in another folder
+    names = [name for name in OPTIONS if name in now and name in before and name not in skipped]
+    return {name: now[name] for name in names if _place(name, before[name]) != _place(name, now[name])}
 
 
 def suffix_of(subject: Subject, located: Located, folder: Path, *, is_own_data: bool) -> str:

@@ -28,7 +28,7 @@ from mnist_lightning.inference.export import command as command_module
 from mnist_lightning.inference.export import formats
 from mnist_lightning.inference.export.verify import compare
 from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime
-from tests.conftest import TEST_COUNT, Command, Outcome
+from tests.conftest import DIGITS_MEAN, DIGITS_STD, TEST_COUNT, Command, Outcome
 from tests.inference.conftest import CALIBRATION, TrainedRun
 
 GUIDE = Path(mnist_lightning.__file__).parents[1] / "docs" / "guide.md"
@@ -52,11 +52,11 @@ def images(trained_run: TrainedRun) -> NDArray[np.uint8]:
 
 
 def expected_logits(run: TrainedRun, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The logits of the network as Lightning loads it, with the lab's normalisation."""
+    """The logits of the network as Lightning loads it, normalised by its training file."""
     classifier = Classifier.load_from_checkpoint(run.best, weights_only=True).eval()
     with torch.inference_mode():
         logits: NDArray[np.float32] = classifier(
-            torch.tensor((images[:, None] / 255 - 0.1307) / 0.3081).float()
+            torch.tensor((images[:, None] / 255 - DIGITS_MEAN) / DIGITS_STD).float()
         ).numpy()
     return logits
 
@@ -123,8 +123,8 @@ def test_metadata_name_the_run_the_data_and_the_classes(trained_run: TrainedRun,
         "run": "version_0",
         "epoch": str(torch.load(trained_run.best, weights_only=True)["epoch"]),
         "checkpoint_sha256": hashlib.sha256(trained_run.best.read_bytes()).hexdigest(),
-        "pixel_mean": "0.1307",
-        "pixel_std": "0.3081",
+        "pixel_mean": str(DIGITS_MEAN),
+        "pixel_std": str(DIGITS_STD),
         "temperature": "2.0",
         "made_by": f"mnist-lightning {mnist_lightning.__version__}",
     }

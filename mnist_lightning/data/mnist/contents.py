@@ -1,0 +1,80 @@
+"""What a data folder holds: a published data set, or own IDX files, which are a data set of their own."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
+from mnist_lightning.data.mnist import fetch, own_files
+from mnist_lightning.data.mnist.registry import MNIST, DatasetSource
+from mnist_lightning.data.statistics import mean_and_std
+from mnist_lightning.errors import CheckpointError, DatasetError
+
+
+def described(dataset: DatasetSource, data_dir: Path, source: fetch.Source) -> DatasetSource:
+    """Return what is in the data folder: the published data set, or the user's own with their classes and statistics.
+
+    Raises:
+        DatasetError: If the user's own files are not complete, or have a single class.
+    """
+    folder = data_dir / dataset.folder / "raw"
+    for file in dataset.files:
+        own_files.rename_dotted(folder / file.name)
+    if source != "files" and not any(own_files.is_own(folder / file.name, file) for file in dataset.files):
+        return dataset
+    for file in dataset.files[:2]:
+        own_files.unpack_own(folder / file.name, file, dataset)
+    images, labels = read_split(own_files.with_any_classes(dataset, folder), folder, "train")
+    digests = [_sha256(folder / file.name) for file in dataset.files[:2]]
+    if digests == [file.sha256 for file in dataset.files[:2]]:
+        return dataset
+    names = dataset.class_names if dataset.folder != MNIST.folder else tuple(map(str, range(int(labels.max()) + 1)))
+    if len(names) < 2:
+        raise DatasetError(f"{folder / dataset.files[1].name}: all labels are 0; at least two classes needed")
+    return replace(
+        dataset,
+        class_names=names,
+        statistics=mean_and_std(images),
+        own_sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
+    )
+
+
+def schema_of(dataset: DatasetSource, folder: Path) -> ImageSchema:
+    """Return what a network has to know of the images; read the training file if their statistics are not known."""
+    mean, std = dataset.statistics or mean_and_std(fetch.read_split(dataset, folder, "train")[0])
+    return ImageSchema(SIDE, SIDE, mean, std, dataset.class_names, own_sha256=dataset.own_sha256)
+
+
+def restored(inputs: object, dataset: DatasetSource) -> ImageSchema | None:
+    """Return the schema of a trained network if its classes are those of the data; own files may lack the last ones."""
+    schema, names = read_schema({"inputs": inputs}), dataset.class_names
+    count = len(names) if dataset.own_sha256 else None
+    return schema if schema and schema.class_names[:count] == names else None
+
+
+def check_same(schema: ImageSchema, dataset: DatasetSource, folder: Path) -> None:
+    """Check that training continues on the data set that a network was trained on.
+
+    Raises:
+        CheckpointError: If the files are the user's own and the network's were not, or the other way round.
+    """
+    if schema.own_sha256 != dataset.own_sha256:
+        trained = "other IDX files" if schema.own_sha256 else f"the published {dataset.folder}"
+        raise CheckpointError(f"the checkpoint was trained on {trained}, not on the files in {folder}")
+
+
+def read_split(dataset: DatasetSource, folder: Path, split: fetch.Split) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the images of a split, uint8 (N, 28, 28), and their labels from 0, int64 (N,)."""
+    images, labels = fetch.read_split(dataset, folder, split)
+    if images.shape[1:] != (SIDE, SIDE):
+        size = f"{images.shape[1]}×{images.shape[2]}"
+        raise DatasetError(f"{folder}: {split} images are {size} pixels, the network takes {SIDE}×{SIDE}")
+    return images, labels
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

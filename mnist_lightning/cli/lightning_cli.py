@@ -1,7 +1,6 @@
 """TrainerCLI: LightningCLI that runs `fit`, `validate` and `test` in run folders, with this project's callbacks."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from mnist_lightning.cli.options import OptionsCLI
 from mnist_lightning.cli.resume import check_trained
 from mnist_lightning.cli.run_session import RunSession
 from mnist_lightning.cli.saved_config import SaveConfig
-from mnist_lightning.errors import ConfigError, UserError
-from mnist_lightning.models.class_path import resolve
+from mnist_lightning.errors import ConfigError
 from mnist_lightning.runs import checkpoint_verification
 from mnist_lightning.training.callbacks.calibrator import Calibrator
 from mnist_lightning.training.callbacks.divergence_guard import DivergenceGuard
@@ -27,7 +25,6 @@ from mnist_lightning.training.distributed import is_first
 from mnist_lightning.training.lightning_patches import default_arguments, jsonargparse_unchanged
 from mnist_lightning.training.logger import quiet_event_writer
 from mnist_lightning.training.memory import fast_memory
-from mnist_lightning.training.run_loggers import in_run
 from mnist_lightning.training.trainer_options import as_list, without_finders
 
 
@@ -45,27 +42,11 @@ class TrainerCLI(OptionsCLI):
         with patches[0], patches[1], RunSession(args[0]) as session, fast_memory(), quiet_event_writer():
             super().__init__(args, session)
 
-    def instantiate_classes(self) -> None:
-        """Create the data module, the model and the Trainer; the model creates its network."""
-        model = self.config[self.command].model
-        if isinstance(network := model.network, Namespace):
-            model.network = partial(resolve(network.as_dict()), **network.init_args)
-        try:
-            with in_run(self.config[self.command].trainer, *self.session.place_of_loggers(self.config[self.command])):
-                super().instantiate_classes()
-        except ValueError as error:  # jsonargparse wraps an error of the data module in a link of arguments
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
-        finally:
-            model.network = network  # in the config that is saved
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Create the Trainer, and the folders of the run that it writes into."""
         options = self.config_init[self.command]
         if located := self.session.located:
-            state_dict = self.model.network.state_dict()
-            checkpoint_verification.check_weights(located.path, self.session.checkpoint, state_dict)
+            checkpoint_verification.check_weights(located.path, self.session.checkpoint, self.model.state_dict())
             self.session.repair()
         if self.command == "fit":
             callbacks = self._fit_callbacks(options)
@@ -114,7 +95,7 @@ class TrainerCLI(OptionsCLI):
 
     def after_validate(self) -> None:
         """Check that something was scored."""
-        if self.model.score is None:
+        if not self.trainer.callback_metrics:
             raise ConfigError(f"{self.command} has no images to score: data.val_size or a Trainer limit leaves none")
 
     after_test = after_validate

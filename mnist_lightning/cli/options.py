@@ -4,18 +4,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from mnist_lightning.cli.data_kinds import OPTION, PAIRS, DataKind, kind_of_command
+from mnist_lightning.cli.class_errors import class_message
+from mnist_lightning.cli.classes import Classes
 from mnist_lightning.cli.parser import OptionParser, describe
 from mnist_lightning.cli.resume import with_checkpoint
 from mnist_lightning.cli.run_session import RunSession
 from mnist_lightning.cli.safe_yaml import guard_configs
 from mnist_lightning.cli.saved_config import Change
+from mnist_lightning.data.datamodule import ClassificationDataModule
+from mnist_lightning.errors import ConfigError, UserError
+from mnist_lightning.models.class_path import resolve
 from mnist_lightning.training.callbacks.early_stopping import RunEarlyStopping
 from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
 from mnist_lightning.training.lightning_patches import subcommand_parser
+from mnist_lightning.training.run_loggers import in_run
 from mnist_lightning.training.trainer import AutoTrainer
 
 TRAINER_DEFAULTS = {
@@ -25,6 +31,8 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
     "log_every_n_steps": 0,  # log once an epoch
 }
+
+BUILT_BY_MODEL = ("network", "optimizer", "lr_scheduler")  # options of a model that name a class, with arguments
 
 
 class OptionsCLI(LightningCLI):
@@ -39,11 +47,10 @@ class OptionsCLI(LightningCLI):
         self.command, self.session = args[0], session
         self.changed: list[Change] = []  # options that differ from those that the checkpoint was trained with
         guard_configs()
-        self.data_kind = kind_of_command(args)
-        self.pair = PAIRS[self.data_kind]
+        self.classes = Classes(args)
         super().__init__(
-            self.pair.model,
-            self.pair.data,
+            self.classes.model,
+            self.classes.data,
             save_config_callback=None,
             trainer_class=AutoTrainer,
             trainer_defaults=TRAINER_DEFAULTS,
@@ -69,7 +76,11 @@ class OptionsCLI(LightningCLI):
     ) -> None:
         """Build the parsers, and describe the subcommand."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        describe(subcommand_parser(self, self.command), self.command)
+        parser = subcommand_parser(self, self.command)
+        describe(parser, self.command)
+        for each in (self.parser, parser):
+            assert isinstance(each, OptionParser)
+            each.class_paths = self.classes.paths
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed."""
@@ -91,20 +102,21 @@ class OptionsCLI(LightningCLI):
             default=False,
             help="Whether `fit` ends with `test` of the best checkpoint.",
         )
-        parser.add_argument(
-            f"--{OPTION}", type=DataKind, default=self.data_kind, help="Kind of data, which determines the options."
-        )
-        for name in self.pair.from_data:
-            compute = partial(self._model_argument, name)
-            parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")
-        parser.link_arguments("seed_everything", "data.seed")
+        options = parser.get_defaults(skip_validation=True)
+        for name in self.classes.determined:
+            if f"model.{name}" in options:
+                compute = partial(self._model_argument, name)
+                parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")
+        if "data.seed" in options:
+            parser.link_arguments("seed_everything", "data.seed")
 
-    def _model_argument(self, name: str, data: Any) -> int:
+    def _model_argument(self, name: str, data: Any) -> Any:
         """Return an argument of the model that the data determine, or the checkpoint that is resumed or evaluated."""
+        if not isinstance(data, ClassificationDataModule):
+            return getattr(data, name)
         if self.session.checkpoint:
             data.restore(self.session.checkpoint.get("inputs"))
-        value: int = data.model_arguments[name]
-        return value
+        return data.model_arguments[name]
 
     def parse_arguments(self, parser: OptionParser, args: ArgsType) -> None:  # type: ignore[override]
         """Parse the command line; the options of a checkpoint's run are the defaults unless --config is given."""
@@ -114,3 +126,21 @@ class OptionsCLI(LightningCLI):
         if reference := options.ckpt_path or (None if self.command == "fit" else "best"):
             self.session.open_checkpoint(reference, Path(options.trainer.default_root_dir or "."))
             self.config, self.changed = with_checkpoint(self.session, parser, args, self.config)
+
+    def instantiate_classes(self) -> None:
+        """Create the data module, the model and the Trainer; the model creates its network, optimizer and schedule."""
+        model = self.config[self.command].model
+        named = {name: model.get(name) for name in BUILT_BY_MODEL if isinstance(model.get(name), Namespace)}
+        for name, value in named.items():
+            model[name] = partial(resolve(value.as_dict()), **value.get("init_args", {}))
+        try:
+            with in_run(self.config[self.command].trainer, *self.session.place_of_loggers(self.config[self.command])):
+                super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps an error of the data module in a link of arguments
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            if message := class_message(str(error), OptionParser.command_line):
+                raise ConfigError(message) from None
+            raise
+        finally:
+            vars(model).update(named)  # in the config that is saved

@@ -4,15 +4,20 @@ A message names what is wrong, where (file and line, or the option), and the nea
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn
 
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from mnist_lightning.cli.class_errors import class_message
+from mnist_lightning.cli.class_groups import flat_arguments, join_groups
 from mnist_lightning.cli.safe_yaml import config_files, place_of, read_config
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
 from mnist_lightning.errors import ConfigError
+from mnist_lightning.models.network import DETERMINED
 from mnist_lightning.training.lightning_patches import option_names, option_parsers, set_help
 
 DESCRIPTIONS = {
@@ -40,6 +45,7 @@ class OptionParser(LightningArgumentParser):
     """Parse options and config files; a wrong option ends the program with exit code 2 and a short message."""
 
     command_line: ClassVar[Sequence[str]] = ()  # what is parsed, for the messages of the subcommands' parsers
+    class_paths: Mapping[str, str] = MappingProxyType({})  # of the groups that a config has to name a class for
 
     def parse_command(self, args: list[str]) -> Namespace:
         """Parse the command line of a subcommand and check its options.
@@ -51,11 +57,30 @@ class OptionParser(LightningArgumentParser):
         for file in config_files(args):
             read_config(file)
         try:
-            config = self.parse_args(args)
+            config = self.parse_args(flat_arguments(args))
         except (UnicodeDecodeError, OSError) as error:
             raise ConfigError(f"a file on the command line cannot be read as a config: {error}") from error
         check_options(config[args[0]], option_parsers(self, args[0])[-1].get_defaults(), args)
         return config
+
+    def add_class_arguments(self, theclass: type, nested_key: str | None = None, **kwargs: Any) -> list[str]:
+        """Add options for the parameters of a class; those of the network that the data determine are no options."""
+        if nested_key == "model":
+            kwargs["skip"] = {f"network.init_args.{name}" for name in DETERMINED}
+        names: list[str] = super().add_class_arguments(theclass, nested_key, **kwargs)
+        return names
+
+    def dump(self, cfg: Namespace, **kwargs: Any) -> str:
+        """Return options as YAML, in which groups name their classes unless these are the defaults."""
+        text: str = super().dump(cfg, **kwargs)
+        if not self.class_paths:
+            return text
+        content = yaml.safe_load(text)
+        if "subcommand" not in cfg:
+            return yaml.safe_dump(join_groups(content, self.class_paths), sort_keys=False)
+        command = cfg.subcommand
+        joined = content | {command: join_groups(content[command], self.class_paths)}
+        return yaml.safe_dump(joined, sort_keys=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print a short message and exit with code 2."""
@@ -86,6 +111,8 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         return f"unknown option {match[1]}{place_of(match[1], args)}{nearest}"
     if unknown := unknown_option(message, names):
         return unknown
+    if about_class := class_message(message, args):
+        return about_class
     if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):
         key, reason = match[1], match[2]
         expected = re.findall(r"Expected an? (?:<class ')?(typing\.Literal\[.*?\]|[^'>\n]+)", reason)

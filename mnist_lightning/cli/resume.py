@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
+from mnist_lightning.cli.class_groups import flat_config
 from mnist_lightning.cli.parser import OptionParser
 from mnist_lightning.cli.run_session import RunSession
 from mnist_lightning.cli.saved_config import Change, changes, saved_arguments, saved_options
@@ -60,7 +61,8 @@ def with_checkpoint(
     if reason := why_finished(checkpoint, options):
         session.repair()
         _exit_as_finished(session, reason)
-    before, now = saved_options(located, checkpoint), yaml.safe_load(parser.dump(config, skip_unset=False))["fit"]
+    before = saved_options(located, checkpoint)
+    now = flat_config(yaml.safe_load(parser.dump(config, skip_unset=False))["fit"])
     changed = changes(before, now)
     if "trainer" not in before:  # without a saved config, the options of the other groups are not known
         changed = [change for change in changed if change.old is not None]

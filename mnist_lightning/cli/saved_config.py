@@ -11,10 +11,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from mnist_lightning.atomic_write import replace_file
-from mnist_lightning.cli.data_kinds import PAIRS, kind_of_content
+from mnist_lightning.cli.class_groups import flat_config
+from mnist_lightning.cli.classes import data_of_content, default_model, determined_by
 from mnist_lightning.cli.safe_yaml import read_config
 from mnist_lightning.console import printable
 from mnist_lightning.errors import CheckpointError
+from mnist_lightning.models.network import DETERMINED
 from mnist_lightning.runs.run_folders import Located
 from mnist_lightning.training.classifier import Classifier
 
@@ -110,14 +112,18 @@ def saved_options(located: Located, checkpoint: Mapping[str, Any]) -> dict[str, 
         CheckpointError: If there is no saved config and the checkpoint was not saved by this project.
     """
     if located.run and (located.run.logs / CONFIG).is_file():
-        return read_config(located.run.logs / CONFIG)
-    pair = PAIRS[kind_of_content(checkpoint)]
+        return flat_config(read_config(located.run.logs / CONFIG))
+    kind = data_of_content(checkpoint)
+    model_class = default_model(kind)
     model, data = (checkpoint.get(key) for key in ("hyper_parameters", "datamodule_hyper_parameters"))
-    known = signature(Classifier).parameters | signature(pair.model).parameters
+    known = signature(Classifier).parameters | signature(model_class).parameters
     if not isinstance(model, dict) or not {"lr"} <= model.keys() <= known.keys():
-        raise CheckpointError(f"{located.path} was not saved by this project's {pair.model.__name__}")
+        raise CheckpointError(f"{located.path} was not saved by this project's {model_class.__name__}")
+    if isinstance(network := model.get("network"), dict):
+        init_args = {name: value for name, value in network["init_args"].items() if name not in DETERMINED}
+        model = model | {"network": network | {"init_args": init_args}}
     groups = {"model": model, "data": data if isinstance(data, dict) else {}}
-    linked = {*pair.from_data, "seed"}  # not options: the data or another option determines them
+    linked = {*determined_by(kind), "seed"}  # not options: the data or another option determines them
     options = {
         group: {name: value for name, value in values.items() if name not in linked and value is not None}
         for group, values in groups.items()

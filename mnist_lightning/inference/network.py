@@ -1,5 +1,6 @@
 """A trained network, read from a checkpoint together with the schema of its data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -10,10 +11,11 @@ from torch import nn
 from mnist_lightning.data.image_schema import ImageSchema, read_schema
 from mnist_lightning.data.mnist.registry import DATASETS, MNIST, DatasetSource, trained_on
 from mnist_lightning.data.table.encoder import TableSchema, schema_from_plain
-from mnist_lightning.errors import CheckpointError
+from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.evaluation import calibration
 from mnist_lightning.evaluation.calibration import UNCALIBRATED, Calibration
 from mnist_lightning.inference.pixel_network import PixelNetwork
+from mnist_lightning.models.class_path import ClassPath, build, class_path_of
 from mnist_lightning.models.cnn import SimpleCNN
 from mnist_lightning.models.mlp import MLP
 from mnist_lightning.runs import checkpoint_verification, run_folders
@@ -34,6 +36,7 @@ class TrainedNetwork(Generic[SchemaT]):
         run: The run that trained it, if the checkpoint belongs to one.
         data_dir: The data folder of its training, if the checkpoint names one; it may no longer exist.
         dataset: The data set it was trained on; meaningless if the schema has an origin of its own.
+        class_path: Class and arguments of a network that is neither SimpleCNN nor MLP.
     """
 
     network: nn.Module
@@ -44,6 +47,7 @@ class TrainedNetwork(Generic[SchemaT]):
     run: run_folders.Run | None = None
     data_dir: Path | None = None
     dataset: DatasetSource = MNIST
+    class_path: ClassPath | None = None
 
     @property
     def root(self) -> Path:
@@ -100,11 +104,15 @@ def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[Sch
             if isinstance(schema, TableSchema)
             else f"{located.path} was not trained on a table: it cannot label the rows of a .csv file"
         )
-    network = _build(schema, checkpoint["state_dict"])
-    checkpoint_verification.check_weights(located.path, checkpoint, network.state_dict())
-    weights = {
-        name: checkpoint["state_dict"][checkpoint_verification.NETWORK_PREFIX + name] for name in network.state_dict()
-    }
+    class_path = _class_path(checkpoint)
+    try:
+        network = build(class_path, nn.Module) if class_path else _build(schema, checkpoint["state_dict"])
+    except ConfigError as error:
+        raise CheckpointError(f"{located.path}: {error}") from error
+    prefix = checkpoint_verification.NETWORK_PREFIX
+    expected = {prefix + name: value for name, value in network.state_dict().items()}
+    checkpoint_verification.check_weights(located.path, checkpoint, expected)
+    weights = {name.removeprefix(prefix): checkpoint["state_dict"][name] for name in expected}
     network.to_empty(device="cpu").load_state_dict(weights)
     options = checkpoint.get("datamodule_hyper_parameters")
     data_dir = options.get("data_dir") if isinstance(options, dict) else None
@@ -118,10 +126,20 @@ def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[Sch
         run=located.run,
         data_dir=run_root / data_dir if isinstance(data_dir, str) else None,
         dataset=DATASETS[trained_on(checkpoint)],
+        class_path=class_path,
     )
 
 
-def _build(schema: ImageSchema | TableSchema, weights: dict[str, Any]) -> nn.Module:
+def _class_path(checkpoint: Mapping[str, Any]) -> ClassPath | None:
+    """Return the class path of a network of the user's or of a library's."""
+    options = checkpoint.get("hyper_parameters")
+    network = options.get("network") if isinstance(options, dict) else None
+    if not isinstance(network, dict) or network.get("class_path") == class_path_of(MLP)["class_path"]:
+        return None
+    return class_path_of(network)
+
+
+def _build(schema: ImageSchema | TableSchema, weights: Mapping[str, Any]) -> nn.Module:
     """Return an untrained network for the schema; the hidden widths of an MLP are those of the weights."""
     if isinstance(schema, ImageSchema):
         return SimpleCNN(num_classes=len(schema.class_names), in_channels=schema.channels, image_size=schema.height)

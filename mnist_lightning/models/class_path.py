@@ -1,11 +1,14 @@
 """Classes and functions named by a path, with arguments: plain values that a checkpoint can hold and rebuild."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from inspect import Parameter, isclass, signature
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+from torch import nn
 
 from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError
@@ -27,6 +30,8 @@ def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
     if isinstance(target, str):
         return {"class_path": target, "init_args": {}}
     if isinstance(target, dict):
+        if not isinstance(target.get("class_path"), str) or not isinstance(target.get("init_args"), dict | None):
+            raise ConfigError(f"a class is named by its class_path and init_args, got {target!r:.80}")
         if target.get("init_args", {}) is None:
             raise ConfigError(
                 f"{target['class_path']} was given as an object, so its arguments are not known: pass it again"
@@ -45,19 +50,67 @@ def resolve(class_path: Mapping[str, Any]) -> Callable[..., Any]:
     """Return the class or function that a path names.
 
     Raises:
-        ConfigError: If it cannot be imported.
+        ConfigError: If it cannot be imported; the message says whether a module, a package or a name is missing.
     """
     path: str = class_path["class_path"]
-    if path in _given:
-        return _given[path]
+    return _given[path] if path in _given else import_object(path)
+
+
+def import_object(path: str) -> Any:
+    """Return what a dotted path such as `torchvision.models.resnet18` names.
+
+    Raises:
+        ConfigError: If it cannot be imported; the message says whether a module, a package or a name is missing.
+    """
     module, _, name = path.rpartition(".")
+    if not module:
+        raise ConfigError(f"{path} is not the path of a class, such as my_module.{path or 'MyClass'}")
+    if module.partition(".")[0] in sys.stdlib_module_names:  # nothing in there that a config or checkpoint may call
+        raise ConfigError(f"{path} is of Python's standard library, which has no such class")
     try:
-        target: Callable[..., Any] = getattr(import_module(module), name)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be imported: {error}") from error
+        return getattr(import_module(module), name)
     except AttributeError as error:
+        if error.name != name:  # raised while the module was imported
+            raise ConfigError(f"{path} cannot be imported: {error}") from error
         raise ConfigError(f"{module} has no {name}{did_you_mean(name, dir(import_module(module)), '')}") from error
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if f"{module}.".startswith(f"{missing}."):
+            where = "neither in the working directory nor in an installed package"
+            raise ConfigError(f"{path} cannot be imported: module {missing} is {where}") from error
+        raise ConfigError(f"{path} cannot be imported: it needs the package {missing}, which is missing") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def resolve_subclass(path: str, kind: type[T]) -> type[T]:
+    """Return the class that a path names, or the loaded class of that name.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not a subclass of `kind`.
+    """
+    loaded = {each.__name__: each for each in loaded_subclasses(kind)}
+    if "." not in path and path not in loaded:
+        raise ConfigError(f"there is no {kind.__name__} {path}{did_you_mean(path, loaded, '')}; give its full path")
+    target = loaded[path] if path in loaded else import_object(path)
+    if not isclass(target) or not issubclass(target, kind):
+        what = "a class" if isclass(target) else f"a {type(target).__name__}"
+        raise ConfigError(f"{path} is {what}, but not a subclass of {kind.__name__}")
     return target
+
+
+def loaded_subclasses(kind: type[T]) -> Iterator[type[T]]:
+    """Yield the subclasses of a class that are imported, and theirs."""
+    for each in kind.__subclasses__():
+        yield each
+        yield from loaded_subclasses(each)
+
+
+def path_of(target: type) -> str:
+    """Return the import path of a class: from its top package if that exports it, else from its module."""
+    package = target.__module__.partition(".")[0]
+    public = getattr(sys.modules.get(package), target.__qualname__, None) is target
+    return f"{package if public else target.__module__}.{target.__qualname__}"
 
 
 def with_arguments(class_path: ClassPath, determined: Mapping[str, Any]) -> ClassPath:
@@ -68,11 +121,13 @@ def with_arguments(class_path: ClassPath, determined: Mapping[str, Any]) -> Clas
     Raises:
         ConfigError: If an argument was set to another value.
     """
+    target = resolve(class_path)
     try:
-        parameters = signature(resolve(class_path)).parameters
+        parameters = signature(target).parameters
     except ValueError:  # a built-in class
         parameters = MappingProxyType({})
     passes_on = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    passes_on &= getattr(target, "__init__", None) is not nn.Module.__init__
     arguments = dict(class_path["init_args"])
     for name, value in determined.items():
         given = arguments.get(name, value)

@@ -102,14 +102,13 @@ def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Check that the weights in a checkpoint from this path fit a network with this state dict.
+    """Check that the weights in a checkpoint from this path fit a model with this state dict.
 
     Raises:
         CheckpointError: If a tensor is missing, unknown, of another shape or kind of numbers, or not finite. The
             precision of floating-point numbers may differ.
     """
     found = checkpoint["state_dict"]
-    expected = {NETWORK_PREFIX + key: value for key, value in expected.items()}
     for key in sorted(expected.keys() | found.keys()):
         if key not in found or key not in expected:
             fault = "missing" if key not in found else "unknown"

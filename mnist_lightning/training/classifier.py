@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mnist_lightning.data.samples import Batch
 from mnist_lightning.evaluation.metric_collection import ClassificationMetrics, MetricOption, metric_paths
 from mnist_lightning.models.class_path import class_path_of
-from mnist_lightning.models.network import make_network
+from mnist_lightning.models.network import input_shape, make_network
 from mnist_lightning.training.attachment import trainer_of
 from mnist_lightning.training.classifier_base import ClassifierBase
 from mnist_lightning.training.optim.optimizer import check_options, make_optimizer
@@ -99,8 +99,7 @@ class Classifier(ClassifierBase):
         )
         check_options(self.hparams)
         self.network = network if isinstance(network, nn.Module) else make_network(self.hparams)
-        shape = (in_features,) if in_features else (in_channels, image_size, image_size)
-        self.example_input_array: Tensor = torch.zeros(1, *shape)
+        self.example_input_array: Tensor = torch.zeros(1, *input_shape(self.hparams))
         metrics_of_a_split = ClassificationMetrics(self.hparams["metrics"], num_classes)
         self.train_metrics: ClassificationMetrics = metrics_of_a_split.clone(prefix="train_")
         self.val_metrics: ClassificationMetrics = metrics_of_a_split.clone(prefix="val_")

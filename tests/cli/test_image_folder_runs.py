@@ -62,7 +62,8 @@ def test_shapes_are_learned_and_15_percent_are_tested(trained: Command) -> None:
     assert found["total"] == 18
     assert found["correct"] >= 12  # a guess is right on 6
     assert [score["name"] for score in found["classes"]] == ["circle", "square", "triangle"]
-    assert yaml.safe_load((LOGS / "config.yaml").read_text())["data_kind"] == "pictures"
+    saved = yaml.safe_load((LOGS / "config.yaml").read_text())
+    assert saved["data"]["class_path"] == "mnist_lightning.PictureFolderDataModule"
     assert {"Test/worst images", "Training images"} <= set(read_events(LOGS).Tags()["images"])
     with Image.open(LOGS / "figures" / "worst_images.png") as sheet:
         assert sheet.mode == "RGB"
@@ -183,10 +184,14 @@ def test_two_classes_are_enough(command: Command) -> None:
         (["test", "--data.folder", "none"], 4, "none cannot be read: No such file"),
         (["test", "--data.folder", "other"], 4, "other/oval: oval is not a class of this network: circle, square, "),
         (["test", "--data.folder", "parts"], 4, "parts holds train, but no folder test"),
-        (["validate", "--data_kind", "mnist"], 2, "unknown option data.folder in lightning_logs/version_0/config.yaml"),
+        (
+            ["validate", "--data", "MNISTDataModule"],
+            2,
+            "unknown option data.folder in lightning_logs/version_0/config.yaml",
+        ),
         (["fit", "--data.folder", ""], 2, "data.folder must name a folder of images"),
         (["export", "--data.data_dir", "data"], 2, "--data.data_dir is for MNIST and its variants"),
-        (["fit", "--data_kind", "pictures"], 2, "data.folder must name a folder of images"),
+        (["fit", "--data", "PictureFolderDataModule"], 2, "data.folder must name a folder of images"),
         (["fit", *SMALL, "--model.num_classes", "3"], 2, "model.num_classes"),
         (["fit", *SMALL, "--data.flip", "1"], 2, "data.flip must be in [0, 1)"),
     ],
@@ -230,7 +235,7 @@ def test_unreadable_images_end_fit_before_the_first_step(trained: Command) -> No
 
 
 def test_help_shows_the_options_of_image_folders(command: Command) -> None:
-    out = command("fit", "--data_kind", "pictures", "--help").out
+    out = command("fit", "--data", "PictureFolderDataModule", "--help").out
     assert "--data.folder" in out
     assert "--data.dataset" not in out
     assert "--model.image_size" not in out
@@ -240,7 +245,7 @@ def test_help_shows_the_options_of_image_folders(command: Command) -> None:
 def test_a_network_trained_on_mnist_is_not_tested_on_a_folder(fit: Command, command: Command) -> None:
     assert fit("--trainer.max_epochs", "1").code == 0
     write_shapes(Path("shapes"), 12)
-    outcome = command("test", "--data_kind", "pictures", "--data.folder", "shapes")
+    outcome = command("test", "--data", "PictureFolderDataModule", "--data.folder", "shapes")
     assert outcome.code == 2
     assert "unknown option data.val_size in lightning_logs/version_0/config.yaml" in outcome.err
     outcome = command("test", "--data.folder", "shapes")

@@ -21,7 +21,7 @@ from tests.conftest import Command, run_in
 from tests.data.table.tables import IRIS_FEATURES, write_csv, write_iris, write_mixed
 from tests.training.conftest import read_events
 
-TABLE = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "species")
+TABLE = ("--data", "TabularDataModule", "--data.csv_file", "mine.csv", "--data.target", "species")
 SMALL = (*TABLE, "--data.batch_size", "16", "--model.lr", "0.01", "--model.dropout", "0.1")
 LOGS, CHECKPOINTS = Path("lightning_logs/version_0"), Path("checkpoints/version_0")
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_contains_the_schema_and_loads_without_arguments(trained: C
 def test_the_saved_config_trains_on_another_table(trained: Command) -> None:
     write_mixed(Path("other.csv"))
     saved = yaml.safe_load((LOGS / "config.yaml").read_text())
-    assert saved["data_kind"] == "table"
+    assert saved["data"]["class_path"] == "mnist_lightning.TabularDataModule"
     assert {"in_features", "num_classes"}.isdisjoint(saved["model"])
     other = ("--data.csv_file", "other.csv", "--data.target", "kind")
     outcome = trained("fit", "--config", str(LOGS / "config.yaml"), *other)
@@ -189,7 +189,7 @@ def test_predict_returns_the_networks_prediction_for_each_row(trained: Command) 
 
 def test_with_two_classes_the_third_prediction_is_empty(command: Command) -> None:
     write_mixed(Path("mine.csv"))
-    kind = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "kind")
+    kind = ("--data", "TabularDataModule", "--data.csv_file", "mine.csv", "--data.target", "kind")
     assert command("fit", *kind, "--trainer.max_epochs", "1").code == 0
     assert command("predict", "mine.csv", "--output", "labels.json").code == 0
     labels = json.loads(Path("labels.json").read_text())
@@ -211,21 +211,25 @@ def test_with_two_classes_the_third_prediction_is_empty(command: Command) -> Non
         (["test", "--data.csv_file", "class.csv"], 4, "class.csv, row 3, column species: 'rose' is not a class"),
         (["test", "--data.split_seed", "1"], 2, "rows that the network was trained on would be scored"),
         (["test", "--data.features", "[petal_width]"], 2, "data.features must be those"),
-        (["test", "--data_kind", "mnist"], 2, "unknown option model.hidden in lightning_logs/version_0/config.yaml"),
+        (
+            ["test", "--data", "MNISTDataModule"],
+            2,
+            "unknown option model.hidden in lightning_logs/version_0/config.yaml",
+        ),
         (["fit", *TABLE, "--data.target", "specie"], 4, "mine.csv has no column specie; did you mean species?"),
         (["fit", *TABLE, "--data.features", "[petal]"], 4, "mine.csv has no column petal;"),
         (["fit", *TABLE, "--data.csv_file", ""], 2, "data.csv_file must name a table"),
         (["fit", *TABLE, "--model.hidden", "[0]"], 2, "hidden must be at least 1, got 0"),
         (["fit", *TABLE, "--model.fc_dropout", "0.1"], 2, "model.fc_dropout has no effect"),
-        (["fit", *TABLE, "--data_kind", "tabel"], 2, "data_kind must be one of mnist, pictures, table, got tabel"),
-        (["fit", "--config", "kind.yaml"], 2, "data_kind must be one of mnist, pictures, table, got 3"),
+        (["fit", *TABLE, "--data", "TabularDataModul"], 2, "TabularDataModul; did you mean TabularDataModule?"),
+        (["fit", "--config", "kind.yaml"], 2, "data must contain options or name a class, got 3"),
     ],
 )
 def test_a_mistake_costs_a_line_and_has_its_exit_code(
     trained: Command, args: list[str], code: int, message: str
 ) -> None:
     Path("digit.png").write_bytes(b"")
-    Path("kind.yaml").write_text("data_kind: 3\n")
+    Path("kind.yaml").write_text("data: 3\n")
     rows = [(5, 3, 1, 1, "setosa"), (5, 3, 1, 1, "rose")]
     write_csv(Path("class.csv"), (*IRIS_FEATURES, "species"), rows)
     write_csv(Path("text.csv"), IRIS_FEATURES, [(5, 3, 1, 1), (5, 3, 1, "wide")])
@@ -271,15 +275,16 @@ def test_a_missing_extra_is_named_in_a_line(
     assert outcome.code == (2 if package == "pandas" else 0)
 
 
-def test_a_csv_file_alone_selects_the_data_kind_table(command: Command) -> None:
+def test_a_csv_file_alone_selects_the_data_module_for_tables(command: Command) -> None:
     write_iris(Path("mine.csv"))
     outcome = command("fit", "--data.csv_file=mine.csv", "--data.target", "species", "--trainer.max_epochs", "1")
     assert outcome.code == 0, outcome.err
-    assert yaml.safe_load((LOGS / "config.yaml").read_text())["data_kind"] == "table"
+    saved = yaml.safe_load((LOGS / "config.yaml").read_text())
+    assert saved["data"]["class_path"] == "mnist_lightning.TabularDataModule"
 
 
 def test_help_shows_the_options_of_a_table(command: Command) -> None:
-    out = command("fit", "--data_kind", "table", "--help").out
+    out = command("fit", "--data", "TabularDataModule", "--help").out
     assert "--data.csv_file" in out
     assert "--model.hidden" in out
     assert "--data.val_size" not in out
@@ -288,7 +293,7 @@ def test_help_shows_the_options_of_a_table(command: Command) -> None:
 
 def test_weight_averaging_and_another_schedule_work_for_a_table_too(command: Command) -> None:
     write_mixed(Path("mine.csv"))
-    kind = ("--data_kind", "table", "--data.csv_file", "mine.csv", "--data.target", "kind")
+    kind = ("--data", "TabularDataModule", "--data.csv_file", "mine.csv", "--data.target", "kind")
     options = ("--model.ema_decay", "0.9", "--model.lr_scheduler", "cosine", "--model.optimizer", "muon")
     outcome = command("fit", *kind, *options, "--trainer.max_epochs", "2", "--test_after_fit", "true")
     assert outcome.code == 0, outcome.err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN
+from mnist_lightning import Classifier, SimpleCNN
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs import checkpoint_verification, run_folders
 from mnist_lightning.training.checkpoint_io import DurableCheckpointIO
@@ -159,7 +159,7 @@ def mutate_pickles(path: Path, outside: Path, trials: int) -> None:
         with pytest.raises(CheckpointError):  # it contains no training state
             checkpoint_verification.check_resumable(outside, checkpoint)
         with pytest.raises(CheckpointError):  # nor all weights of a network
-            checkpoint_verification.check_weights(outside, checkpoint, SimpleCNN().state_dict())
+            checkpoint_verification.check_weights(outside, checkpoint, Classifier().state_dict())
 
 
 def test_a_forged_pickle_raises_nothing_else(small: Path, outside: Path) -> None:

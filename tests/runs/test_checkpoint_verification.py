@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_lightning import SimpleCNN
+from mnist_lightning import Classifier, SimpleCNN
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs import checkpoint_verification, run_folders
 from tests.runs.test_run_folders import flip_byte, make_checkpoint, save
@@ -105,7 +105,7 @@ def test_weights_of_another_network_are_refused(name: str, value: torch.Tensor |
     weights = {f"network.{key}": tensor for key, tensor in SimpleCNN().state_dict().items()} | {name: value}
     checkpoint = {"state_dict": {key: tensor for key, tensor in weights.items() if tensor is not None}}
     with pytest.raises(CheckpointError, match=reason):
-        checkpoint_verification.check_weights(Path("x.ckpt"), checkpoint, SimpleCNN().state_dict())
+        checkpoint_verification.check_weights(Path("x.ckpt"), checkpoint, Classifier().state_dict())
 
 
 def test_a_checkpoint_without_training_state_is_not_resumed() -> None:

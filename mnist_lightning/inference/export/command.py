@@ -110,6 +110,8 @@ def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> 
         "epoch": str(trained.epoch),
         "made_by": f"mnist-lightning {version('mnist-lightning')}",
     }
+    if trained.class_path:
+        metadata["network"] = json.dumps(trained.class_path)
     if trained.run:
         metadata["run"] = trained.run.name
     if trained.schema.origin:

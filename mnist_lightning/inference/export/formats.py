@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from mnist_lightning.inference.pixel_network import PixelNetwork, Runtime, torch_runtime
+from mnist_lightning.models.class_path import build
 from mnist_lightning.models.cnn import SimpleCNN
 
 # The lowest that torch's exporter writes without conversion. onnxruntime 1.19, the first for numpy 2, can read it.
@@ -81,16 +83,21 @@ def _read_safetensors(data: bytes) -> Runtime:
     # https://huggingface.co/docs/safetensors: eight bytes with the length of a JSON header, then the header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     weights = load(data)
-    network = SimpleCNN(
-        num_classes=len(weights["fc2.bias"]),
-        in_channels=weights["conv1.weight"].shape[1],
-        image_size=4 * math.isqrt(weights["fc1.weight"].shape[1] // 64),  # halved twice, which drops up to 3 pixels
-    )
+    class_path = header["__metadata__"].get("network")
+    network = build(json.loads(class_path), nn.Module) if class_path else _simple_cnn(weights)
     network.load_state_dict(weights)
     mean, std, temperature = (
         float(header["__metadata__"][name]) for name in ("pixel_mean", "pixel_std", "temperature")
     )
     return torch_runtime(PixelNetwork(network.eval(), mean, std, temperature))
+
+
+def _simple_cnn(weights: Mapping[str, Tensor]) -> nn.Module:
+    return SimpleCNN(
+        num_classes=len(weights["fc2.bias"]),
+        in_channels=weights["conv1.weight"].shape[1],
+        image_size=4 * math.isqrt(weights["fc1.weight"].shape[1] // 64),  # halved twice, which drops up to 3 pixels
+    )
 
 
 def _traced(network: PixelNetwork) -> torch.export.ExportedProgram:

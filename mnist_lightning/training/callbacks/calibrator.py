@@ -4,17 +4,18 @@ from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
-from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.data.samples import Batch
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.calibration import KEY, Calibration, calibrate
-from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, is_of_this_project
 
 
 class Calibrator(Callback):
-    """Fit temperature and threshold for unsure predictions at each validation, and save both with the weights."""
+    """Fit temperature and threshold for unsure predictions at each validation, and save both with the weights.
+
+    Does nothing for a model whose `validation_step` does not return logits (B, classes).
+    """
 
     def __init__(self) -> None:
         self._collector = PredictionCollector()
@@ -24,27 +25,21 @@ class Calibrator(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
     ) -> None:
-        """Collect the predictions of a batch.
-
-        Raises:
-            ConfigError: If the model's `validation_step` does not return logits.
-        """
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2:
-            name = type(pl_module).__name__
-            raise ConfigError(
-                f"Calibrator: {name}.validation_step must return logits (B, classes); leave Calibrator out"
-            )
-        self._collector.add(outputs, batch[1])
+        """Collect the predictions of a batch."""
+        self._collector.add(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit the calibration of the present weights."""
-        if isinstance(trainer.val_dataloaders, BatchLoader) and getattr(trainer, "datamodule", None):
+        if is_of_this_project(trainer):
             predictions = self._collector.gather(trainer, trainer.val_dataloaders)
-            self._calibration = calibrate(predictions.logits, predictions.labels)
+            logits, labels = predictions.logits, predictions.labels
         elif trainer.world_size == 1:
-            self._calibration = calibrate(*self._collector.collected())
+            logits, labels = self._collector.collected()
         else:
             raise ConfigError("Calibrator: on several devices it needs a data module of this project; leave it out")
+        if not len(labels):
+            return
+        self._calibration = calibrate(logits, labels)
         self._calibrated_step = trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -10,8 +10,7 @@ from mnist_lightning.data.samples import Batch, ImageDataset
 from mnist_lightning.evaluation import plots
 from mnist_lightning.evaluation.analysis import confusion_matrix, worst_samples
 from mnist_lightning.evaluation.predictions import Predictions
-from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
-from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, is_of_this_project, schema_of
 from mnist_lightning.training.logger import LAYOUT, RunLogger, run_logger
 
 TRAINING_IMAGES, WORST_IMAGES = 64, 16  # drawn
@@ -46,12 +45,11 @@ class TensorBoardFigures(Callback):
     ) -> None:
         """Collect the predictions."""
         if self._is_collecting(trainer):
-            self._collector.add(outputs, batch[1])
+            self._collector.add(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the predictions of all ranks."""
-        if self._is_collecting(trainer):
-            assert isinstance(trainer.val_dataloaders, BatchLoader)
+        if self._is_collecting(trainer) and is_of_this_project(trainer):
             self._predictions = self._collector.gather(trainer, trainer.val_dataloaders)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -60,8 +58,7 @@ class TensorBoardFigures(Callback):
         if self.figures == "epoch":
             self._draw(trainer)
         if self.histograms and (logger := run_logger(trainer)) and trainer.is_global_zero:
-            assert isinstance(pl_module, Classifier)
-            for name, weights in pl_module.network.named_parameters():
+            for name, weights in getattr(pl_module, "network", pl_module).named_parameters():
                 logger.experiment.add_histogram(f"Weights/{name}", weights, trainer.current_epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,7 +81,7 @@ class TensorBoardFigures(Callback):
             pixels = denormalise(images[:TRAINING_IMAGES], data.mean, data.std).cpu().numpy()
             sheet = plots.image_sheet(pixels, columns=COLUMNS, zoom=2)
             logger.log_figure("Training images", plots.as_png(sheet), self._epoch)
-        if predictions:
+        if predictions and len(predictions.labels):
             class_names = schema_of(trainer).class_names
             assert isinstance(trainer.val_dataloaders, BatchLoader)
             _draw_validation(logger, predictions, trainer.val_dataloaders, class_names, self._epoch)

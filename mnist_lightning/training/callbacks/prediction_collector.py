@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.evaluation.predictions import Predictions
 
@@ -16,22 +17,25 @@ class PredictionCollector:
     def __init__(self) -> None:
         self._batches: list[tuple[Tensor, Tensor]] = []
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Keep a batch, on its device: logits (B, classes) and labels int64 (B,)."""
-        self._batches.append((logits, labels))
+    def add(self, outputs: Any, batch: Any) -> None:
+        """Keep the outputs of a step and the labels of its batch, on their device, if they are logits (B, classes)."""
+        if isinstance(outputs, Tensor) and outputs.ndim == 2:
+            self._batches.append((outputs, batch[1]))
 
     def collected(self) -> tuple[Tensor, Tensor]:
         """Return the logits (N, classes) and labels (N,) of this process, on the CPU, and start over."""
         batches, self._batches = self._batches, []
+        if not batches:
+            return torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
         logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
         return logits.float(), labels
 
-    def gather(self, trainer: Trainer, loader: BatchLoader) -> Predictions:
+    def gather(self, trainer: Trainer, loader: Any) -> Predictions:
         """Return the predictions of all ranks, and start over; each rank calls this once after an evaluation.
 
         Args:
             trainer: Its strategy reduces over the ranks; its data module knows the number of classes.
-            loader: The loader that served the samples, in file order.
+            loader: The `BatchLoader` that served the samples, in file order.
         """
         device, count = trainer.strategy.root_device, len(loader.dataset)
         logits = torch.zeros(count, len(schema_of(trainer).class_names), device=device)
@@ -48,6 +52,14 @@ class PredictionCollector:
         )
         chosen = seen.bool()
         return Predictions(logits[chosen], labels[chosen], loader.dataset.indices.cpu()[chosen])
+
+
+def is_of_this_project(trainer: Trainer) -> bool:
+    """Return whether the evaluated samples are those of a data module of this project, whose places are known."""
+    loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    return isinstance(getattr(trainer, "datamodule", None), ClassificationDataModule) and isinstance(
+        loader, BatchLoader
+    )
 
 
 def schema_of(trainer: Trainer) -> Any:

@@ -26,7 +26,8 @@ from mnist_lightning.evaluation.subject import Subject, sidecar
 from mnist_lightning.runs.run_folders import Located
 from mnist_lightning.training import lightning_patches
 from mnist_lightning.training.callbacks.exact_resume import KEY as RESUME
-from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, schema_of
+from mnist_lightning.training.callbacks.metrics_writer import MetricsWriter
+from mnist_lightning.training.callbacks.prediction_collector import PredictionCollector, is_of_this_project, schema_of
 from mnist_lightning.training.callbacks.tested_samples import RESULT, other_options, subject_of, suffix_of
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.environment import device_name, environment
@@ -59,8 +60,9 @@ class ResultWriter(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the validation score."""
-        assert isinstance(pl_module, Classifier)
-        if pl_module.score is not None:
+        if not isinstance(pl_module, Classifier) or pl_module.score is None:
+            MetricsWriter(self.path, self.folder).on_validation_end(trainer, pl_module)
+        else:
             pl_module.print(f"{self.path}: validation {pl_module.score}")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,16 +73,17 @@ class ResultWriter(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
     ) -> None:
         """Collect the predictions."""
-        self._collector.add(outputs, batch[1])
+        self._collector.add(outputs, batch)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the test score and write the results."""
-        assert isinstance(pl_module, Classifier)
-        loader, score = trainer.test_dataloaders, pl_module.score
+        loader, score = trainer.test_dataloaders, getattr(pl_module, "score", None)
+        predictions = self._collector.gather(trainer, loader) if is_of_this_project(trainer) else None
+        if predictions is None or not len(predictions.labels) or not isinstance(score, Score):
+            MetricsWriter(self.path, self.folder).on_test_end(trainer, pl_module)
+            return
         assert isinstance(loader, BatchLoader)
-        assert score is not None
         noun = "images" if isinstance(loader.dataset, ImageDataset) else "rows"
-        predictions = self._collector.gather(trainer, loader)
         pl_module.print(f"{self.path}: test {score}")
         if len(predictions.labels) < len(loader.dataset):
             pl_module.print(

@@ -31,7 +31,7 @@ def test_ranks_predict_every_image_once_and_in_file_order(world_size: int) -> No
         collector = PredictionCollector()
         for batch_images, batch_labels in loader:
             places = batch_images[:, 0, 0, 0]
-            collector.add(torch.stack([places, -places, places / 2], dim=1).bfloat16().double(), batch_labels)
+            collector.add(torch.stack([places, -places, places / 2], dim=1).bfloat16().double(), (None, batch_labels))
         predictions = collector.gather(lone_process(), loader)
         assert torch.equal(predictions.logits[:, 0], predictions.indices.float())
         assert torch.equal(predictions.labels, predictions.indices % 3)
@@ -45,6 +45,6 @@ def test_a_limited_evaluation_has_the_predictions_that_it_made_and_the_next_star
         RowDataset(Samples(torch.zeros(20, 4), torch.zeros(20).long(), torch.arange(20))), batch_size=8
     )
     collector = PredictionCollector()
-    collector.add(torch.ones(8, 3), torch.zeros(8).long())
+    collector.add(torch.ones(8, 3), (None, torch.zeros(8).long()))
     assert collector.gather(lone_process(), loader).indices.tolist() == list(range(8))
     assert len(collector.gather(lone_process(), loader).labels) == 0

@@ -1,0 +1,117 @@
+"""The LightningModule and the LightningDataModule of a command line, whose parameters are its options.
+
+They are determined before the command line is parsed, so that `--help`, flat options and messages are those of the
+class: as named, else those of the checkpoint, else the defaults.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from mnist_lightning.cli.class_groups import named_classes, split_group
+from mnist_lightning.cli.safe_yaml import CONFIG_OPTIONS, read_config, values_of
+from mnist_lightning.data.datamodule import ClassificationDataModule
+from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
+from mnist_lightning.data.image_schema import read_schema
+from mnist_lightning.data.mnist.datamodule import MNISTDataModule
+from mnist_lightning.data.table.datamodule import TabularDataModule
+from mnist_lightning.data.table.encoder import schema_from_plain
+from mnist_lightning.errors import CheckpointError, ConfigError
+from mnist_lightning.models.class_path import path_of, resolve_subclass
+from mnist_lightning.runs import run_folders
+from mnist_lightning.runs.checkpoint_verification import read_checkpoint
+from mnist_lightning.training.classifier import Classifier
+from mnist_lightning.training.table_classifier import TableClassifier
+
+DATA_OF = {"csv_file": TabularDataModule, "folder": PictureFolderDataModule}  # by options that name the data
+OF_IMAGES = ("num_classes", "in_channels", "image_size")
+OF_ROWS = ("num_classes", "in_features")
+
+
+class Classes:
+    """The classes that a command line is about.
+
+    Args:
+        args: The command line, from the subcommand on.
+
+    Attributes:
+        data: The LightningDataModule: as named, else that of the checkpoint, else as the options tell.
+        model: The LightningModule: as named, else that of the checkpoint, else the one that belongs to the data.
+
+    Raises:
+        ConfigError: If a class cannot be imported or is of another type.
+    """
+
+    data: type[LightningDataModule]
+    model: type[LightningModule]
+
+    def __init__(self, args: Sequence[str]) -> None:
+        reference = (values_of(args, "--ckpt_path") or ["" if args[0] == "fit" else "best"])[-1]
+        saved = {} if values_of(args, *CONFIG_OPTIONS) or not reference else _of_checkpoint(reference, _root(args))
+        for group, kind, default in (
+            ("data", LightningDataModule, lambda: _data_of_options(args)),
+            ("model", LightningModule, lambda: default_model(self.data)),
+        ):
+            path = next(named_classes(args, group), None) or saved.get(group)
+            setattr(self, group, resolve_subclass(path, kind) if path else default())
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The class path of each group that a config has to name, because it is not the default."""
+        paths = {}
+        if self.data is not MNISTDataModule:
+            paths["data"] = path_of(self.data)
+        if self.model is not default_model(self.data):
+            paths["model"] = path_of(self.model)
+        return paths
+
+    @property
+    def determined(self) -> tuple[str, ...]:
+        """Names of the model arguments that the data determine."""
+        return determined_by(self.data)
+
+
+def default_model(data: type[LightningDataModule]) -> type[Classifier]:
+    """Return the model that belongs to a class of data modules."""
+    return TableClassifier if issubclass(data, TabularDataModule) else Classifier
+
+
+def determined_by(data: type[LightningDataModule]) -> tuple[str, ...]:
+    """Return the names of the model arguments that a class of data modules determines."""
+    if issubclass(data, TabularDataModule):
+        return OF_ROWS
+    own = issubclass(data, ClassificationDataModule)
+    return tuple(name for name in {*OF_IMAGES, *OF_ROWS} if name in (OF_IMAGES if own else dir(data)))
+
+
+def data_of_content(checkpoint: Mapping[str, Any]) -> type[LightningDataModule]:
+    """Return the class of the data that a checkpoint was trained on, going by its content."""
+    if schema_from_plain(checkpoint.get("inputs")):
+        return TabularDataModule
+    schema = read_schema(checkpoint)
+    return PictureFolderDataModule if schema and schema.origin else MNISTDataModule
+
+
+def _of_checkpoint(reference: str, root: Path) -> dict[str, str]:
+    """Return the class paths in the saved config of a checkpoint's run, or that of the data of any other checkpoint."""
+    path, is_named = Path(reference), re.fullmatch(run_folders.REFERENCE, reference)
+    try:
+        run = run_folders.named(reference, root) if is_named else run_folders.run_of(path)
+        if run is None:
+            return {"data": path_of(data_of_content(read_checkpoint(path)))}
+        config = read_config(run.logs / "config.yaml")
+    except (CheckpointError, ConfigError, OSError, RuntimeError):  # RuntimeError: a loop of links; reported later
+        return {}
+    groups = {group: split_group(group, config.get(group))[0] for group in ("data", "model")}
+    return {"data": path_of(MNISTDataModule)} | {group: path for group, path in groups.items() if path}
+
+
+def _data_of_options(args: Sequence[str]) -> type[LightningDataModule]:
+    return next((kind for option, kind in DATA_OF.items() if values_of(args, f"--data.{option}")), MNISTDataModule)
+
+
+def _root(args: Sequence[str]) -> Path:
+    return Path((values_of(args, "--trainer.default_root_dir") or ["."])[-1])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mnist_lightning.tuning.search_space import read_sweep
@@ -63,3 +64,19 @@ def test_the_image_folder_config_learns_shapes(command: Command, tmp_path: Path)
     result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
     assert result["total"] == 18
     assert result["correct"] >= 15  # guessing gives 6
+
+
+def test_each_cut_of_the_learning_rate_has_epochs_to_show_whether_it_helps() -> None:
+    """With a loss that never improves again, no cut comes in the last two epochs, and the first has five to act."""
+    config = yaml.safe_load(ALL_CONFIGS[0].with_name("default.yaml").read_text())
+    options, patience = config["model"], config["early_stopping"]["patience"]
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=options["plateau_factor"], patience=options["plateau_patience"]
+    )
+    rates = []
+    for _ in range(1 + patience):  # the best epoch, and those without improvement until training stops
+        schedule.step(1.0)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[-3] == rates[-1]
+    assert patience - rates.index(0.5) >= 5

@@ -126,7 +126,8 @@ def test_another_seed_gives_other_weights(fit: Command, tmp_path: Path) -> None:
 
 
 def test_schedule_and_early_stopping_both_act_and_are_reported(fit: Command, tmp_path: Path) -> None:
-    outcome = fit("--trainer.max_epochs", "20", "--early_stopping.min_delta", "100", "--model.plateau_patience", "0")
+    stopping = ("--early_stopping.min_delta", "100", "--early_stopping.patience", "3")
+    outcome = fit("--trainer.max_epochs", "20", *stopping, "--model.plateau_patience", "0")
     assert "stopped early: val_loss did not improve for 3 epochs" in outcome.out
     assert outcome.out.count("train_loss") == 4
     fit("--trainer.max_epochs", "5", "--model.lr", "0.03", "--model.plateau_patience", "0")

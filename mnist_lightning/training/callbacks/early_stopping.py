@@ -25,7 +25,7 @@ class RunEarlyStopping(lightning_callbacks.EarlyStopping):
 
     def __init__(
         self,
-        patience: int = 3,
+        patience: int = 8,
         min_delta: float = 0.0,
         monitor: str = DEFAULT,
         mode: Mode | None = None,

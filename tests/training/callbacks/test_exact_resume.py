@@ -120,3 +120,26 @@ def test_a_checkpoint_can_be_saved_before_any_fit(digits_dir: Path, tmp_path: Pa
     untrained.save_checkpoint(tmp_path / "start.ckpt")
     loaded = Classifier.load_from_checkpoint(tmp_path / "start.ckpt")
     assert_same(dict(loaded.state_dict()), dict(model.state_dict()))
+
+
+class LogsOwn(Classifier):
+    """Logs a mean and a maximum of its own, and metrics whose states are counts and lists."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log("mean", loss, on_step=False, on_epoch=True)
+        self.log("most", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        return loss
+
+
+@pytest.mark.parametrize("step", [9, 13])
+def test_what_anybody_logs_resumes_exactly_in_mid_epoch(step: int, digits_dir: Path, tmp_path: Path) -> None:
+    path, found = tmp_path / "middle.ckpt", []
+    for ckpt_path, callbacks in ((None, [SaveAt(path, step=step)]), (path, [])):
+        torch.manual_seed(1)
+        each = trainer(tmp_path, 2, *callbacks)
+        each.fit(LogsOwn(metrics=["macro_f1", "auroc"], lr=0.0001), data(digits_dir), ckpt_path=ckpt_path)
+        found.append({name: value.item() for name, value in each.callback_metrics.items()})
+    assert found[0] == found[1]
+    assert {"mean", "most", "train_auroc", "train_macro_f1", "val_auroc"} <= found[0].keys()
+    assert found[0]["mean"] == pytest.approx(found[0]["train_loss"], rel=1e-5)

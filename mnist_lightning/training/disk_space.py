@@ -7,13 +7,13 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 
-from mnist_lightning.errors import StorageError
-
 COPIES = 3  # best.ckpt, last.ckpt, and a file that is being written
 
 
-def check_disk_space(trainer: Trainer, pl_module: LightningModule, folder: Path, *, keep: float, every: int) -> None:
-    """Check before the first step that the checkpoints of a run fit on the disk; not if their number has no end.
+def warn_of_full_disk(trainer: Trainer, pl_module: LightningModule, folder: Path, *, keep: float, every: int) -> None:
+    """Warn before the first step if the checkpoints of a run may not fit on the disk; not if their number has no end.
+
+    Early stopping may end the run before the disk is full, so it starts all the same.
 
     Args:
         trainer: The Trainer.
@@ -21,9 +21,6 @@ def check_disk_space(trainer: Trainer, pl_module: LightningModule, folder: Path,
         folder: The folder of the checkpoints.
         keep: Number of checkpoints that stay, besides the copies.
         every: Epochs between two checkpoints.
-
-    Raises:
-        StorageError: If they do not fit.
     """
     while not folder.exists():
         folder = folder.parent
@@ -33,10 +30,10 @@ def check_disk_space(trainer: Trainer, pl_module: LightningModule, folder: Path,
         epochs = min(epochs, math.ceil((trainer.max_steps - trainer.global_step) / steps))
     free = shutil.disk_usage(folder).free
     needed = (min(keep, epochs / every) + COPIES) * _checkpoint_bytes(trainer, pl_module)
-    if trainer.strategy.broadcast(free < needed < math.inf):
-        raise StorageError(
-            f"{folder}: this run would save up to {needed / 1e9:,.3g} GB of checkpoints, but {free / 1e9:,.3g} GB are "
-            "free; set --checkpoint.keep best_last, --checkpoint.every_n_epochs or --trainer.default_root_dir"
+    if free < needed < math.inf:
+        pl_module.print(
+            f"{folder}: this run saves up to {needed / 1e9:,.3g} GB of checkpoints, but {free / 1e9:,.3g} GB are free; "
+            "--checkpoint.keep best_last saves two"
         )
 
 

@@ -11,7 +11,7 @@ from mnist_lightning.errors import ConfigError, require_at_least
 from mnist_lightning.runs.manifest import BEST
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.checkpoint_io import remove_older
-from mnist_lightning.training.disk_space import check_disk_space
+from mnist_lightning.training.disk_space import warn_of_full_disk
 from mnist_lightning.training.lightning_patches import validation_is_due
 from mnist_lightning.training.monitor import BEST_BY, Mode, logged_or_default, mode_of
 from mnist_lightning.training.save_requests import SaveRequests
@@ -70,7 +70,7 @@ class RunCheckpoint(ModelCheckpoint):
         folder = Path(str(self.dirpath))
         if trainer.is_global_zero:
             remove_older(folder, step_files=2, keep=self._kept)  # a kill may have come before it
-        check_disk_space(trainer, pl_module, folder, keep=self._kept, every=self._epochs_between)
+        warn_of_full_disk(trainer, pl_module, folder, keep=self._kept, every=self._epochs_between)
         self._last_step = trainer.global_step
         self._requests.start()
 

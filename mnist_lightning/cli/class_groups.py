@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from mnist_lightning.cli.safe_yaml import CONFIG_OPTIONS, parse_yaml, read_config, values_of
+from mnist_lightning.cli.safe_yaml import CONFIG_OPTIONS, FAULTS, parse_yaml, read_config, values_of
+from mnist_lightning.console import shortened
 from mnist_lightning.errors import ConfigError
 
 GROUPS = ("model", "data")
@@ -114,7 +115,12 @@ def value_of_group(text: str) -> Any:
     """Return what `--model TEXT` means: the content of a file, options in braces, or a class path."""
     if os.path.isfile(text):
         return read_config(text)
-    return parse_yaml(text) if text.lstrip().startswith("{") or text in ("", "null") else text
+    if text.lstrip()[:1] not in ("{", "[") and text not in ("", "null"):
+        return text
+    try:
+        return parse_yaml(text)
+    except FAULTS as error:
+        raise ConfigError(f"{shortened(text)} is not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
 def to_yaml(options: Mapping[str, Any]) -> str:

@@ -56,7 +56,10 @@ class Classes:
             ("model", LightningModule, lambda: default_model(self.data)),
         ):
             path = next(named_classes(args, group), None) or saved.get(group)
-            setattr(self, group, resolve_subclass(path, kind) if path else default())
+            try:
+                setattr(self, group, resolve_subclass(path, kind) if path else default())
+            except ConfigError as error:
+                raise ConfigError(f"{group}: {error}") from error
 
     @property
     def paths(self) -> dict[str, str]:

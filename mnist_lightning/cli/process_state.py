@@ -46,7 +46,7 @@ def unchanged_process() -> Iterator[None]:
 
 def _torch_settings() -> tuple[bool, bool, bool, int] | None:
     """Return whether torch is deterministic, only warns, benchmarks, and its threads; None if it is not imported."""
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return None
     import torch
 

@@ -19,7 +19,7 @@ GROUP_OPTIONS = ("--trainer", "--model", "--data", "--early_stopping", "--checkp
 
 _jsonargparse_load = get_loader("yaml")
 # What loading a malformed text raises, an impossible date or a number of thousands of digits included.
-_FAULTS = (yaml.YAMLError, ValueError, TypeError, RecursionError)
+FAULTS = (yaml.YAMLError, ValueError, TypeError, RecursionError)
 
 
 def guard_configs() -> None:
@@ -33,7 +33,7 @@ def guard_configs() -> None:
         config_read_mode_urls_enabled=False,
         import_path_denylist=[],  # no more than jsonargparse's own list, but enforced
     )
-    set_loader("yaml", parse_yaml, exceptions=_FAULTS)
+    set_loader("yaml", parse_yaml, exceptions=FAULTS)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} has {size:,} bytes; a config may have at most {MAX_BYTES:,}")
     try:
         content: Any = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except _FAULTS as error:
+    except FAULTS as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{line} is not YAML: {problem or str(error).splitlines()[0]}") from error

@@ -18,28 +18,39 @@ def described(dataset: DatasetSource, data_dir: Path, source: fetch.Source) -> D
     """Return what is in the data folder: the published data set, or the user's own with their classes and statistics.
 
     Raises:
-        DatasetError: If the user's own files are not complete, or have a single class.
+        DatasetError: If the user's own files are not complete, have a single class, or a label that cannot be.
     """
     folder = data_dir / dataset.folder / "raw"
     for file in dataset.files:
         own_files.rename_dotted(folder / file.name)
     if source != "files" and not any(own_files.is_own(folder / file.name, file) for file in dataset.files):
         return dataset
+    if not all(own_files.exists(folder / file.name) for file in dataset.files[:2]):
+        return dataset  # `fetch` reports what is missing
     for file in dataset.files[:2]:
         own_files.unpack_own(folder / file.name, file, dataset)
-    images, labels = read_split(own_files.with_any_classes(dataset, folder), folder, "train")
+    images, labels = read_split(own_files.with_any_classes(dataset), folder, "train")
     digests = [_sha256(folder / file.name) for file in dataset.files[:2]]
     if digests == [file.sha256 for file in dataset.files[:2]]:
         return dataset
-    names = dataset.class_names if dataset.folder != MNIST.folder else tuple(map(str, range(int(labels.max()) + 1)))
-    if len(names) < 2:
-        raise DatasetError(f"{folder / dataset.files[1].name}: all labels are 0; at least two classes needed")
+    names = dataset.class_names if dataset.folder != MNIST.folder else _counted(labels, folder / dataset.files[1].name)
     return replace(
         dataset,
         class_names=names,
         statistics=mean_and_std(images),
         own_sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )
+
+
+def _counted(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
+    """Return the names of the classes that the labels count from 0; a label far above the others is a mistake."""
+    highest, found = int(labels.max()), len(np.unique(labels))
+    if not highest:
+        raise DatasetError(f"{path}: all labels are 0; at least two classes needed")
+    if highest >= len(MNIST.class_names) and 2 * found < highest:
+        place = f"label {highest} at byte {8 + int(labels.argmax())}"
+        raise DatasetError(f"{path}: {place}, but only {found} of the classes 0 to {highest} have images")
+    return tuple(map(str, range(highest + 1)))
 
 
 def schema_of(dataset: DatasetSource, folder: Path) -> ImageSchema:

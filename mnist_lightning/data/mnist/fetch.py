@@ -71,7 +71,7 @@ def fetch(
                 for path, file in files.items():
                     supply.complete(path, file)
         if own or source == "files" or not all(file.digest for file in dataset.files):
-            _check_format(own_files.with_any_classes(dataset, folder) if own or source == "files" else dataset, folder)
+            _check_format(own_files.with_any_classes(dataset) if own or source == "files" else dataset, folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read or written: {error}") from error
     return folder

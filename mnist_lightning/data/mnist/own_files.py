@@ -14,13 +14,9 @@ from mnist_lightning.data.mnist.registry import MNIST, DatasetSource, RawFile
 from mnist_lightning.errors import DatasetError
 
 
-def with_any_classes(dataset: DatasetSource, folder: Path) -> DatasetSource:
-    """Return MNIST with as many classes as the user's own training file may have; other data sets as they are."""
-    if dataset.folder != MNIST.folder:
-        return dataset
-    labels = dataset.files[1]
-    (count, *_) = _shape(folder / labels.name, labels)
-    return replace(dataset, class_names=("",) * min(256, count))
+def with_any_classes(dataset: DatasetSource) -> DatasetSource:
+    """Return MNIST with all classes that a byte can number, as own files may have; other data sets as they are."""
+    return replace(dataset, class_names=("",) * 256) if dataset.folder == MNIST.folder else dataset
 
 
 def rename_dotted(path: Path) -> None:
@@ -55,6 +51,11 @@ def unpack_own(path: Path, file: RawFile, dataset: DatasetSource) -> None:
                 unpack(found, path, idx.file_size(shape, file.item_type))
             except FetchError as error:
                 raise DatasetError(f"{found}: {error}") from error
+
+
+def exists(path: Path) -> bool:
+    """Return whether a file is there, packed or not."""
+    return _raw_or_packed(path).is_file()
 
 
 def _raw_or_packed(path: Path) -> Path:

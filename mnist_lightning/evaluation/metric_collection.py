@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Self, get_args
 
+import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics import classification as torchmetrics
@@ -62,6 +63,7 @@ class ClassificationMetrics(MetricCollection):
             else:
                 found[name] = build(with_arguments(metric, determined), Metric)  # type: ignore[type-abstract]
         super().__init__(found, compute_groups=False)  # each with states of its own, which a checkpoint restores
+        self.num_classes = num_classes
 
     def clone(self, prefix: str | None = None, postfix: str | None = None) -> Self:
         """Return a copy whose metrics have a prefix such as `val_`."""
@@ -76,6 +78,8 @@ class ClassificationMetrics(MetricCollection):
         """Return the score, and all metrics by name, since the last `reset`; None if nothing was added."""
         base = self["loss_and_accuracy"]
         assert isinstance(base, LossAndAccuracy)
+        if not base.update_called:
+            self._make_lists()
         if (score := base.score()) is None:
             return None, {}
         with warnings.catch_warnings():
@@ -90,6 +94,15 @@ class ClassificationMetrics(MetricCollection):
         for count in ("correct", "total"):
             del numbers[f"{self.prefix}{count}"]
         return score, numbers
+
+    def _make_lists(self) -> None:
+        """Put tensors of no samples into empty lists, for a rank without a batch: others would wait for it."""
+        probe, logits = self.clone(), torch.zeros(1, self.num_classes, device=next(iter(self.values())).device)
+        probe.add(logits.sum(), logits, logits.argmax(dim=1))
+        for metric, filled in zip(self.values(), probe.values(), strict=True):
+            for name, state in metric.metric_state.items():
+                if isinstance(state, list) and not state:
+                    setattr(metric, name, [tensor[:0] for tensor in getattr(filled, name)])
 
 
 def metric_paths(metrics: Sequence[Any] | Mapping[str, Any]) -> dict[str, str | ClassPath]:

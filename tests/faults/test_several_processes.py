@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
-from mnist_lightning import SimpleCNN
+from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
 from tests.conftest import DIGITS_MEAN, DIGITS_STD, TRAIN_COUNT, Command
 from tests.faults.one_of_several import FAULT
 from tests.training.bits import assert_same, comparable, content, scalars
@@ -36,7 +37,8 @@ def options(digits_dir: Path, *more: str, processes: int = 2) -> list[str]:
         "fit", "--data.data_dir", str(digits_dir), "--data.source", "files", "--data.val_size", str(VAL_SIZE),
         "--data.batch_size", str(BATCH_SIZE), "--data.shift", "1", "--trainer.max_epochs", str(EPOCHS),
         "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp", "--trainer.devices", str(processes),
-        "--checkpoint.every_n_steps", "3", "--tensorboard.figures", "none", *more,
+        "--checkpoint.every_n_steps", "3", "--tensorboard.figures", "none",
+        "--model.metrics", "[macro_f1,auroc]", *more,
     ]  # fmt: skip
 
 
@@ -152,6 +154,25 @@ def test_together_the_ranks_serve_the_order_of_each_epoch_once(unbroken: Unbroke
 def test_all_ranks_end_with_the_same_weights(unbroken: Unbroken) -> None:
     first, second = (torch.load(unbroken.root / f"weights-{rank}.pt", weights_only=True) for rank in range(2))
     assert_same(first, second)
+
+
+def test_further_metrics_are_those_of_one_process_also_if_a_rank_has_no_batch(
+    forks: Forks, digits_dir: Path, tmp_path: Path
+) -> None:
+    few = options(digits_dir, "--data.val_size", "20", "--trainer.limit_val_batches", "1", "--model.lr", "1e-4")
+    few += ["--tensorboard.figures", "epoch"]  # only the first rank has a logger, and all gather
+    assert forks.run(tmp_path, few) == [0, 0], (tmp_path / "err-0.txt").read_text()
+    folder = tmp_path / "checkpoints" / "version_0"
+    data = MNISTDataModule(str(digits_dir), val_size=20)
+    data.setup("fit")
+    val = data.samples("val")
+    chosen = val.indices[:10]
+    inputs = (val.inputs[chosen].float() / 255 - 0.1307) / 0.3081
+    with torch.inference_mode():
+        logits = Classifier.load_from_checkpoint(folder / "last.ckpt").eval()(inputs.unsqueeze(1))
+    expected = f1_score(val.labels[chosen], logits.argmax(1), average="macro")
+    assert content(folder)["metrics"]["val_macro_f1"] == pytest.approx(expected, abs=1e-6)
+    assert "val_auroc" in content(folder)["metrics"]
 
 
 def test_ranks_numbered_by_slurm_train_like_others(

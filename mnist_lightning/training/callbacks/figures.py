@@ -67,7 +67,8 @@ class TensorBoardFigures(Callback):
             self._draw(trainer)
 
     def _is_collecting(self, trainer: Trainer) -> bool:
-        is_drawn = self.figures != "none" and run_logger(trainer) is not None
+        # Only the first rank has a logger, and all must gather.
+        is_drawn = self.figures != "none" and (trainer.world_size > 1 or run_logger(trainer) is not None)
         return is_drawn and trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def _draw(self, trainer: Trainer) -> None:

@@ -281,7 +281,12 @@ TABLE: list[tuple[int, Fault, str, str]] = [
     # 4 data
     (4, no_data, "fit --data.source files", "train-images-idx3-ubyte: missing; your own data needs all four"),
     (4, no_data, "fit --data.source download --data.mirrors [https://127.0.0.1:9/]", "could not be downloaded"),
-    (4, a_data_file_that(lambda data: data.__setitem__(17, 200)), "fit", "label 200 at byte 17 (item 9) is outside"),
+    (
+        4,
+        a_data_file_that(lambda data: data.__setitem__(17, 200)),
+        "fit",
+        "label 200 at byte 17, but only 11 of the classes",
+    ),
     (
         4,
         a_data_file_that(bytearray.pop),

@@ -37,11 +37,11 @@ def test_a_short_training_on_mnist_passes_the_labs_threshold(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_default_config_reaches_99_percent(tmp_path: Path) -> None:
-    run(tmp_path, "fit", "--config", str(DEFAULT), "--data.source", "bundled")
+def test_the_default_config_reaches_99_percent_in_12_epochs(tmp_path: Path) -> None:
+    run(tmp_path, "fit", "--config", str(DEFAULT), "--data.source", "bundled", "--trainer.max_epochs", "12")
     run(tmp_path, "test")
     result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
-    assert result["interval"][1] >= 0.99  # over seeds 99.2 ± 0.1 %
+    assert result["interval"][1] >= 0.99  # five seeds that ended after 9 to 14 epochs reached 99.2 ± 0.1 %
 
 
 def test_version_is_that_of_the_package(tmp_path: Path) -> None:

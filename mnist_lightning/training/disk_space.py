@@ -39,7 +39,7 @@ def warn_of_full_disk(trainer: Trainer, pl_module: LightningModule, folder: Path
 
 def _checkpoint_bytes(trainer: Trainer, pl_module: LightningModule) -> int:
     """Return the size of a checkpoint: that of the resumed one, or weights, their average and the optimizer's state."""
-    if trainer.ckpt_path:
+    if trainer.ckpt_path and Path(trainer.ckpt_path).is_file():  # the temporary one of a finder is gone
         return Path(trainer.ckpt_path).stat().st_size
     weights: int = sum(value.nbytes for value in pl_module.state_dict().values())
     averages = sum(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ NOTE = "# up to step"  # starts the lines that record what changed when a run wa
 
 
 class Change(NamedTuple):
-    """An option whose value differs between two configs; a value is None where it has none."""
+    """An option whose value differs between two configs; None stands for a value that a config lacks."""
 
     name: str  # dotted, such as `model.lr`
     old: Any

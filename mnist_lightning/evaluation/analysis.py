@@ -24,19 +24,12 @@ WORST_SAMPLES = 24  # samples listed and shown
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Precision and recall of a class.
-
-    Args:
-        name: Name of the class.
-        support: Number of samples of the class.
-        precision: Fraction of the predictions of this class that are correct; None if it was never predicted.
-        recall: Fraction of the samples of this class that were predicted correctly; None if there is no sample.
-    """
+    """Precision and recall of a class."""
 
     name: str
-    support: int
-    precision: float | None
-    recall: float | None
+    support: int  # samples of the class
+    precision: float | None  # fraction of the predictions of this class that are correct; None if it was not predicted
+    recall: float | None  # fraction of the samples of this class that were predicted correctly; None without samples
 
 
 @dataclass(frozen=True)
@@ -50,63 +43,37 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class WorstSample:
-    """A sample with one of the highest losses.
+    """A sample with one of the highest losses."""
 
-    Args:
-        index: Its position in the file.
-        label: Name of its class.
-        prediction: Name of the predicted class.
-        probability: Probability of the prediction, before calibration, in [0, 1].
-    """
-
-    index: int
-    label: str
-    prediction: str
-    probability: float
+    index: int  # its position in the file
+    label: str  # name of its class
+    prediction: str  # name of the predicted class
+    probability: float  # of the prediction, before calibration, in [0, 1]
 
 
 @dataclass(frozen=True)
 class CalibrationMetrics:
-    """How reliable the probabilities are, before and after temperature scaling.
+    """How reliable the probabilities are, before and after temperature scaling."""
 
-    Args:
-        bins: Number of bins of the expected calibration error.
-        ece: Expected calibration error before temperature scaling, in [0, 1].
-        temperature: The temperature fitted to validation samples; this and the rest is None without validation.
-        calibrated_ece: Expected calibration error after temperature scaling.
-        unsure_below: Calibrated probability below which a prediction counts as unsure.
-        sure: Number of predictions that are not unsure.
-        sure_correct: How many of these are correct.
-    """
-
-    bins: int
-    ece: float
-    temperature: float | None = None
-    calibrated_ece: float | None = None
-    unsure_below: float | None = None
-    sure: int | None = None
-    sure_correct: int | None = None
+    bins: int  # of the expected calibration error (ECE)
+    ece: float  # before temperature scaling, in [0, 1]
+    temperature: float | None = None  # fitted to validation samples; this and the rest is None without validation
+    calibrated_ece: float | None = None  # after temperature scaling
+    unsure_below: float | None = None  # calibrated probability below which a prediction counts as unsure
+    sure: int | None = None  # predictions that are not unsure
+    sure_correct: int | None = None  # how many of these are correct
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a test's predictions show.
+    """What a test's predictions show."""
 
-    Args:
-        classes: One entry per class, in the order of the labels.
-        confusion: int64 (classes, classes), number of samples by label (rows) and predicted class (columns).
-        most_confused: The pairs of classes with the most errors, the most frequent first.
-        worst_samples: The samples with the highest loss, the highest first.
-        calibration: How reliable the probabilities are.
-        reliability: Bins of the reliability diagram, by the name of the panel.
-    """
-
-    classes: list[ClassMetrics]
-    confusion: Tensor
-    most_confused: list[ConfusedPair]
-    worst_samples: list[WorstSample]
+    classes: list[ClassMetrics]  # in the order of the labels
+    confusion: Tensor  # int64 (classes, classes), number of samples by label (rows) and predicted class (columns)
+    most_confused: list[ConfusedPair]  # the pairs of classes with the most errors, the most frequent first
+    worst_samples: list[WorstSample]  # those with the highest loss, the highest first
     calibration: CalibrationMetrics
-    reliability: dict[str, list[Bin]]
+    reliability: dict[str, list[Bin]]  # bins of the reliability diagram, by the name of the panel
 
     def to_dict(self, noun: str) -> dict[str, Any]:
         """Return what `test.json` stores; `noun` is "images" or "rows"."""

@@ -13,19 +13,12 @@ MAX_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class Baseline:
-    """The accuracy of a simple classifier on the test rows.
-
-    Args:
-        name: Name of the classifier.
-        correct: Number of correct predictions.
-        total: Number of test rows.
-        training_rows: Number of rows that it was fitted to.
-    """
+    """The accuracy of a simple classifier on the test rows."""
 
     name: str
-    correct: int
-    total: int
-    training_rows: int
+    correct: int  # predictions
+    total: int  # test rows
+    training_rows: int  # that it was fitted to
 
     @property
     def accuracy(self) -> float:

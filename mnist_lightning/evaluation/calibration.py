@@ -21,15 +21,10 @@ MIN_THRESHOLD = 0.5  # a prediction below this is more likely incorrect than cor
 
 @dataclass(frozen=True)
 class Calibration:
-    """How to turn a network's logits into calibrated probabilities.
+    """How to turn a network's logits into calibrated probabilities."""
 
-    Args:
-        temperature: Divisor of the logits before the softmax, positive.
-        unsure_below: Calibrated probability, in [0, 1], below which a prediction counts as unsure.
-    """
-
-    temperature: float
-    unsure_below: float
+    temperature: float  # divisor of the logits before the softmax, positive
+    unsure_below: float  # calibrated probability, in [0, 1], below which a prediction counts as unsure
 
 
 UNCALIBRATED = Calibration(temperature=1.0, unsure_below=0.9)  # for a network that was trained without validation
@@ -37,17 +32,11 @@ UNCALIBRATED = Calibration(temperature=1.0, unsure_below=0.9)  # for a network t
 
 @dataclass(frozen=True)
 class Bin:
-    """The predictions whose confidence lies in one of the equal intervals of [0, 1].
-
-    Args:
-        count: Number of predictions; if there are none, the means are 0.
-        confidence: Their mean confidence.
-        accuracy: The fraction of them that is correct.
-    """
+    """The predictions whose confidence lies in one of the equal intervals of [0, 1]; without any, the means are 0."""
 
     count: int
-    confidence: float
-    accuracy: float
+    confidence: float  # the mean
+    accuracy: float  # the fraction that is correct
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> Calibration:

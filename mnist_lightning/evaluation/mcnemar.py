@@ -8,18 +8,11 @@ from mnist_lightning.evaluation.predictions import Row
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two networks perform on the same samples.
+    """How two networks perform on the same samples."""
 
-    Args:
-        total: Number of samples.
-        correct: Samples that each of the two predicts correctly.
-        only_first: Samples that only the first predicts correctly.
-        only_second: Samples that only the second predicts correctly.
-    """
-
-    total: int
-    correct: tuple[int, int]
-    only_first: int
+    total: int  # samples
+    correct: tuple[int, int]  # that each of the two predicts correctly
+    only_first: int  # that only the first predicts correctly
     only_second: int
 
     @property

@@ -77,23 +77,21 @@ class ClassificationMetrics(MetricCollection):
     def score(self) -> tuple[Score | None, dict[str, float]]:
         """Return the score, and all metrics by name, since the last `reset`; None if nothing was added."""
         base = self["loss_and_accuracy"]
-        assert isinstance(base, LossAndAccuracy)
         if not base.update_called:
             self._make_lists()
-        if (score := base.score()) is None:
-            return None, {}
         with warnings.catch_warnings():
             # torchmetrics warns if `update` was not called, as when a resumed epoch had only its end left to do, and
             # if a class has no sample.
             warnings.simplefilter("ignore", UserWarning)
+            if not base.compute():
+                return None, {}
             values = self.compute()
         for name, value in values.items():
             if value.numel() != 1:
                 raise ConfigError(f"model.metrics: {name} has {value.numel()} values, not one; set its `average`")
         numbers = {name: float(value) for name, value in values.items()}
-        for count in ("correct", "total"):
-            del numbers[f"{self.prefix}{count}"]
-        return score, numbers
+        correct, total = (int(numbers.pop(f"{self.prefix}{count}")) for count in ("correct", "total"))
+        return Score(numbers[f"{self.prefix}loss"], correct, total), numbers
 
     def _make_lists(self) -> None:
         """Put tensors of no samples into empty lists, for a rank without a batch: others would wait for it."""

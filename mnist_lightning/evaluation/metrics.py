@@ -1,7 +1,6 @@
 """Loss and accuracy: the metric that sums them up over batches and ranks, and the score with its interval."""
 
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -11,17 +10,11 @@ from torchmetrics import Metric
 
 @dataclass(frozen=True)
 class Score:
-    """Loss and accuracy of an evaluation.
+    """Loss and accuracy of an evaluation."""
 
-    Args:
-        loss: Mean cross-entropy, in nats.
-        correct: Number of correct predictions.
-        total: Number of samples, at least 1.
-    """
-
-    loss: float
-    correct: int
-    total: int
+    loss: float  # mean cross-entropy, in nats
+    correct: int  # predictions
+    total: int  # samples, at least 1
 
     @property
     def accuracy(self) -> float:
@@ -71,14 +64,6 @@ class LossAndAccuracy(Metric):
             return {}
         loss, accuracy = (value.cpu().double() / total for value in (self.loss_sum, self.correct))
         return {"loss": loss, "acc": accuracy, "correct": self.correct, "total": self.total}
-
-    def score(self) -> Score | None:
-        """Return the score of everything since the last `reset`; None if there was no sample."""
-        with warnings.catch_warnings():
-            # torchmetrics warns if `update` was not called, as when a resumed epoch had only its end left to do.
-            warnings.simplefilter("ignore", UserWarning)
-            values = self.compute()
-        return Score(values["loss"].item(), int(values["correct"]), int(values["total"])) if values else None
 
 
 def describe_accuracy(correct: int, total: int) -> str:

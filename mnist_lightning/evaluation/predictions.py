@@ -18,17 +18,11 @@ COLUMNS = ["index", "label", "prediction"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The outputs for N samples, in file order, on the CPU.
+    """The outputs for N samples, in file order, on the CPU."""
 
-    Args:
-        logits: float32 (N, classes).
-        labels: int64 (N,).
-        indices: int64 (N,), the position of each sample in its file, ascending.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    indices: Tensor
+    logits: Tensor  # float32 (N, classes)
+    labels: Tensor  # int64 (N,)
+    indices: Tensor  # int64 (N,), the position of each sample in its file, ascending
 
     @property
     def predicted(self) -> Tensor:

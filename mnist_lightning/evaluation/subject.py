@@ -12,21 +12,13 @@ from mnist_lightning.errors import ConfigError
 
 @dataclass(frozen=True)
 class Subject:
-    """A tested checkpoint and the samples that it was tested on.
+    """A tested checkpoint and the samples that it was tested on."""
 
-    Args:
-        checkpoint: Path of the checkpoint.
-        checkpoint_sha256: SHA-256 of that file.
-        kind: `best` or `last` of its run; the name of any other file, without `.ckpt`.
-        data: SHA-256 of what the samples were read from, by path.
-        samples_sha256: SHA-256 of these digests and of the samples' positions; it does not depend on the paths.
-    """
-
-    checkpoint: str
-    checkpoint_sha256: str
-    kind: str
-    data: dict[str, str]
-    samples_sha256: str
+    checkpoint: str  # its path
+    checkpoint_sha256: str  # of that file
+    kind: str  # `best` or `last` of its run; the name of any other file, without `.ckpt`
+    data: dict[str, str]  # SHA-256 of what the samples were read from, by path
+    samples_sha256: str  # of these digests and of the samples' positions; it does not depend on the paths
 
 
 def digest_of(data: dict[str, str], positions: Sequence[int]) -> str:

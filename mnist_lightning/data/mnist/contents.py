@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
 from mnist_lightning.data.mnist import fetch, own_files
+from mnist_lightning.data.mnist.raw_files import digest_of
 from mnist_lightning.data.mnist.registry import MNIST, DatasetSource
 from mnist_lightning.data.statistics import mean_and_std
 from mnist_lightning.errors import CheckpointError, DatasetError
@@ -17,29 +18,23 @@ from mnist_lightning.errors import CheckpointError, DatasetError
 def described(dataset: DatasetSource, data_dir: Path, source: fetch.Source) -> DatasetSource:
     """Return what is in the data folder: the published data set, or the user's own with their classes and statistics.
 
-    Raises:
-        DatasetError: If the user's own files are not complete, have a single class, or a label that cannot be.
+    Own files that are not complete, have a single class, or a label that cannot be, are a DatasetError.
     """
     folder = data_dir / dataset.folder / "raw"
-    for file in dataset.files:
-        own_files.rename_dotted(folder / file.name)
-    if source != "files" and not any(own_files.is_own(folder / file.name, file) for file in dataset.files):
+    paths = {folder / file.name: file for file in dataset.files[:2]}  # of the training images and labels
+    if not own_files.find(dataset, folder) and source != "files":
         return dataset
-    if not all(own_files.exists(folder / file.name) for file in dataset.files[:2]):
+    if not all(own_files.exists(path) for path in paths):
         return dataset  # `fetch` reports what is missing
-    for file in dataset.files[:2]:
-        own_files.unpack_own(folder / file.name, file, dataset)
+    for path, file in paths.items():
+        own_files.unpack_own(path, file, dataset)
     images, labels = read_split(own_files.with_any_classes(dataset), folder, "train")
-    digests = [_sha256(folder / file.name) for file in dataset.files[:2]]
-    if digests == [file.sha256 for file in dataset.files[:2]]:
+    digests = [digest_of(path) for path in paths]
+    if digests == [file.sha256 for file in paths.values()]:
         return dataset
-    names = dataset.class_names if dataset.folder != MNIST.folder else _counted(labels, folder / dataset.files[1].name)
-    return replace(
-        dataset,
-        class_names=names,
-        statistics=mean_and_std(images),
-        own_sha256=hashlib.sha256("".join(digests).encode()).hexdigest(),
-    )
+    names = dataset.class_names if dataset.folder != MNIST.folder else _counted(labels, [*paths][1])
+    own_sha256 = hashlib.sha256("".join(digests).encode()).hexdigest()
+    return replace(dataset, class_names=names, statistics=mean_and_std(images), own_sha256=own_sha256)
 
 
 def _counted(labels: NDArray[np.int64], path: Path) -> tuple[str, ...]:
@@ -67,11 +62,7 @@ def restored(inputs: object, dataset: DatasetSource) -> ImageSchema | None:
 
 
 def check_same(schema: ImageSchema, dataset: DatasetSource, folder: Path) -> None:
-    """Check that training continues on the data set that a network was trained on.
-
-    Raises:
-        CheckpointError: If the files are the user's own and the network's were not, or the other way round.
-    """
+    """Check that training continues on the data set that a network was trained on: the published one, or the own."""
     if schema.own_sha256 != dataset.own_sha256:
         trained = "other IDX files" if schema.own_sha256 else f"the published {dataset.folder}"
         raise CheckpointError(f"the checkpoint was trained on {trained}, not on the files in {folder}")
@@ -84,8 +75,3 @@ def read_split(dataset: DatasetSource, folder: Path, split: fetch.Split) -> tupl
         size = f"{images.shape[1]}×{images.shape[2]}"
         raise DatasetError(f"{folder}: {split} images are {size} pixels, the network takes {SIDE}×{SIDE}")
     return images, labels
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,17 +24,10 @@ CHUNK_BYTES = 1 << 16
 
 
 def download(url: str, path: Path, max_bytes: int, use: Callable[[Path], object]) -> None:
-    """Download a file of at most `max_bytes` to `path`; retry after errors that may be transient.
+    """Download a file of at most `max_bytes` to `path`, hand it to `use`, and remove it.
 
-    Args:
-        url: The https address.
-        path: Where to write it; removed at the end.
-        max_bytes: The longest file to accept.
-        use: Takes the downloaded file, and raises FetchError if it is not the expected one.
-
-    Raises:
-        FetchError: If the mirror does not deliver the file.
-        OSError: If the file cannot be written.
+    Errors that may be transient are retried. It is a FetchError if the mirror does not deliver the file, or if `use`
+    raises one because it is not the expected file, and an OSError if it cannot be written.
     """
     for attempt, backoff_s in enumerate(BACKOFFS_S, start=1):
         time.sleep(backoff_s)

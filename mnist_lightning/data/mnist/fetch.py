@@ -31,22 +31,12 @@ PACKED_EXTRA_BYTES = 1 << 16  # by which a packed file may exceed the unpacked o
 def fetch(
     dataset: DatasetSource, data_dir: Path, *, source: Source = "auto", mirrors: Sequence[str] | None = None
 ) -> Path:
-    """Make sure that the four files of a data set are in their folder, unpacked and verified.
+    """Make sure that the four files of a data set are in `<data_dir>/<folder>/raw`, unpacked and verified; return it.
 
     A file in the folder is used if it has the published SHA-256 or, if that is unknown, the published format. If the
     dimensions in a header are not the published ones, the data are the user's own: all four files are used as they
     are. Any other file is damaged: it is kept under another name and replaced. Any number of processes may call this at
-    once: one of them fetches, and the others wait.
-
-    Args:
-        dataset: What to fetch.
-        data_dir: The folder of all data sets; created if missing.
-        source: Where missing files come from: `download` (mirrors only), `bundled` (the bundled copy only), `auto`
-            (mirrors, then the bundled copy) or `files` (nowhere: the files are the user's own).
-        mirrors: https addresses to use instead of the known mirrors.
-
-    Returns:
-        The folder that holds the four files: `<data_dir>/<folder>/raw`.
+    once: one of them fetches, and the others wait. `source` and `mirrors` are those of `MNISTDataModule`.
 
     Raises:
         ConfigError: If a mirror is not an https address, or there is no bundled copy.
@@ -57,21 +47,20 @@ def fetch(
     folder = Path(data_dir) / dataset.folder / "raw"
     files = {folder / file.name: file for file in dataset.files}
     try:
-        for path in files:
-            own_files.rename_dotted(path)
-        own = [path.name for path, file in files.items() if own_files.is_own(path, file)]
+        own = own_files.find(dataset, folder)
         if own and source != "files":
             print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
             for path, file in files.items():
                 own_files.unpack_own(path, file, dataset)
+            dataset = own_files.with_any_classes(dataset)
         elif any(_fault(path, file) for path, file in files.items()):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(".lock")):
                 for path, file in files.items():
                     supply.complete(path, file)
         if own or source == "files" or not all(file.digest for file in dataset.files):
-            _check_format(own_files.with_any_classes(dataset) if own or source == "files" else dataset, folder)
+            _check_format(dataset, folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be read or written: {error}") from error
     return folder

@@ -19,17 +19,21 @@ def with_any_classes(dataset: DatasetSource) -> DatasetSource:
     return replace(dataset, class_names=("",) * 256) if dataset.folder == MNIST.folder else dataset
 
 
-def rename_dotted(path: Path) -> None:
-    """Give a file that was placed as `train-images.idx3-ubyte`, another published spelling, its usual name."""
-    for name in (path.name, f"{path.name}.gz"):
-        dotted = path.with_name(name.replace("-idx", ".idx"))
-        if dotted.is_file() and not os.path.lexists(path.with_name(name)):
+def find(dataset: DatasetSource, folder: Path) -> list[str]:
+    """Return the names of the files in a folder that are the user's own.
+
+    A file that was placed as `train-images.idx3-ubyte`, another published spelling, gets its usual name.
+    """
+    for name in (f"{file.name}{suffix}" for file in dataset.files for suffix in ("", ".gz")):
+        dotted = folder / name.replace("-idx", ".idx")
+        if dotted.is_file() and not os.path.lexists(folder / name):
             with suppress(FileNotFoundError):  # another process was faster
-                dotted.rename(path.with_name(name))
+                dotted.rename(folder / name)
+    return [file.name for file in dataset.files if _is_own(folder / file.name, file)]
 
 
-def is_own(path: Path, file: RawFile) -> bool:
-    """Return whether a file is the user's own: a readable header with other dimensions, and another size."""
+def _is_own(path: Path, file: RawFile) -> bool:
+    """Return whether a file has a readable header with other dimensions than the published one, and another size."""
     try:
         found = _raw_or_packed(path)
         shape = _shape(found, file)

@@ -40,11 +40,15 @@ def difference(path: Path, size: int | None = None, digest: str | None = None) -
         return f"holds {'more' if found_size > size else 'fewer'} than {size} bytes"
     if digest:
         algorithm, _, wanted = digest.partition(":")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
-        if found != wanted:
+        if (found := digest_of(path, algorithm)) != wanted:
             return f"{ALGORITHMS[algorithm]} is {found[:8]}... instead of {wanted[:8]}..."
     return ""
+
+
+def digest_of(path: Path, algorithm: str = "sha256") -> str:
+    """Return the digest of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def keep_aside(path: Path, reason: str) -> None:
@@ -59,11 +63,7 @@ def keep_aside(path: Path, reason: str) -> None:
 def unpack(packed: Path | IO[bytes], target: Path, size: int, digest: str | None = None) -> None:
     """Unpack a gzip file into `target`, which appears under its name whole.
 
-    Args:
-        packed: The gzip file.
-        target: The file to make.
-        size: The size that it must have, in bytes; no more is unpacked.
-        digest: Digest of these bytes, if it is known.
+    It must have `size` bytes, which bounds what is unpacked, and the digest, if that is known.
     """
     part = target.with_name(f"{target.name}.part")
     try:

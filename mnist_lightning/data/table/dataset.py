@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mnist_lightning.data.table.encoder import in_order, label_texts
-from mnist_lightning.data.table.reader import Table, Texts, check_features, is_missing, numbers_in, read_table
+from mnist_lightning.data.table.reader import Table, check_features, is_missing, numbers_in, read_table
 
 
 class TabularDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -51,10 +51,7 @@ class TabularDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _numbers(table: Table, name: str) -> NDArray[np.float32]:
-    column = table.columns[name]
-    if isinstance(column, Texts):
-        row = np.flatnonzero(~is_missing(column) & ~column.are_numbers())[0]
-        raise table.fault(row, name, f"{column.at(row)!r} is not a number; TabularDataModule also takes text")
+    column = table.numbers(name, otherwise="is not a number; TabularDataModule also takes text")
     if len(missing := np.flatnonzero(is_missing(column))):
         raise table.fault(missing[0], name, "the number is missing; TabularDataModule also takes missing fields")
     return column.astype(np.float32)

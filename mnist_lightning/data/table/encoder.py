@@ -30,10 +30,7 @@ class NumberColumn:
 
     def encode(self, table: Table) -> NDArray[np.float32]:
         """Return the encoded column, float32 (N, 1); a text or a number too large for float32 is a DatasetError."""
-        values = table.columns[self.name]
-        if isinstance(values, Texts):
-            row = np.flatnonzero(~is_missing(values) & ~values.are_numbers())[0]
-            raise table.fault(row, self.name, f"{values.at(row)!r} is text, but the training rows hold numbers")
+        values = table.numbers(self.name, otherwise="is text, but the training rows hold numbers")
         with np.errstate(over="ignore"):
             standardised = (np.where(np.isnan(values), self.median, values) - self.mean) / self.std
             encoded: NDArray[np.float32] = standardised[:, None].astype(np.float32)
@@ -105,14 +102,15 @@ def fit_schema(table: Table, train: NDArray[np.int64], target: str, origin: Trai
     """
     texts = label_texts(table, target)
     classes = {texts.values[code] for code in np.unique(texts.codes[train])}
-    columns = tuple(
-        _category_column(table, train, name, values)
-        if isinstance(values, Texts)
-        else _number_column(table, name, values[train])
-        for name, values in table.columns.items()
-        if name != target
-    )
+    columns = tuple(_fit_column(table, train, name) for name in table.columns if name != target)
     return TableSchema(target, tuple(in_order(classes)), columns, origin)
+
+
+def _fit_column(table: Table, train: NDArray[np.int64], name: str) -> NumberColumn | CategoryColumn:
+    values = table.columns[name]
+    if is_missing(values)[train].all():
+        raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")
+    return _categories(table, train, name, values) if isinstance(values, Texts) else _scale(name, values[train])
 
 
 def label_texts(table: Table, column: str) -> Texts:
@@ -162,28 +160,23 @@ def schema_from_plain(values: Any) -> TableSchema | None:
     return schema if is_valid else None
 
 
-def _number_column(table: Table, name: str, values: Numbers) -> NumberColumn:
+def _scale(name: str, values: Numbers) -> NumberColumn:
     present = values[~np.isnan(values)]
-    if not len(present):
-        raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")
     mean, std = float(present.mean()), float(present.std())
     if not np.ptp(present):  # the mean of equal numbers is off by its rounding
         mean, std = float(present[0]), 1.0
     return NumberColumn(name, mean, std, float(np.median(present)))
 
 
-def _category_column(table: Table, train: NDArray[np.int64], name: str, texts: Texts) -> CategoryColumn:
-    is_number, is_text = texts.are_numbers(), ~is_missing(texts) & ~texts.are_numbers()
+def _categories(table: Table, train: NDArray[np.int64], name: str, texts: Texts) -> CategoryColumn:
+    is_number, is_text = texts.are_numbers(), ~texts.are_numbers(missing=True)
     if is_number[train].any():
         # The rarer kind is the likelier mistake.
         text_is_rarer = is_number.sum() >= is_text.sum()
         row = np.flatnonzero(is_text if text_is_rarer else is_number)[0]
         what = "is text among numbers" if text_is_rarer else "is a number among texts"
         raise table.fault(row, name, f"{texts.at(row)!r} {what}; fix it, or leave the column out of data.features")
-    seen = np.unique(texts.codes[train])
-    categories = sorted({texts.values[code] if code >= 0 else "" for code in seen})
-    if categories == [""]:
-        raise DatasetError(f"{table.path}, column {name} has no value in the training rows; leave it out")
+    categories = sorted({texts.values[code] if code >= 0 else "" for code in np.unique(texts.codes[train])})
     if len(categories) > MAX_CATEGORIES:
         found = f"{len(categories):,} different texts, more than {MAX_CATEGORIES:,}"
         raise DatasetError(f"{table.path}, column {name} has {found}; leave it out of data.features")

@@ -34,9 +34,9 @@ class Texts:
         code = self.codes[index]
         return self.values[code] if code >= 0 else ""
 
-    def are_numbers(self) -> NDArray[np.bool_]:
-        """Return bool (N,), whether the text of each row is a number; an empty field is not."""
-        return np.append(~np.isnan(numbers_in(self.values)), False)[self.codes]
+    def are_numbers(self, missing: bool = False) -> NDArray[np.bool_]:
+        """Return bool (N,), whether the text of each row is a number, and `missing` for an empty field."""
+        return np.append(~np.isnan(numbers_in(self.values)), missing)[self.codes]
 
 
 Numbers = NDArray[np.float64]  # (N,), NaN for an empty field
@@ -49,6 +49,14 @@ class Table:
     path: Path
     rows: NDArray[np.int64]  # (N,), the number of each row in the file, ascending from 2
     columns: dict[str, Numbers | Texts]
+
+    def numbers(self, column: str, otherwise: str) -> Numbers:
+        """Return a column of numbers; a text in it is a DatasetError, which quotes it and ends as given."""
+        values = self.columns[column]
+        if isinstance(values, Texts):
+            row = int(np.argmin(values.are_numbers(missing=True)))
+            raise self.fault(row, column, f"{values.at(row)!r} {otherwise}")
+        return values
 
     def fault(self, index: int, column: str, what: str) -> DatasetError:
         """Return the error that a field is invalid, in the row with an index among the rows read."""
@@ -89,16 +97,11 @@ def check_features(features: Sequence[str], target: str) -> None:
 
 
 def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) -> Table:
-    """Read columns of a CSV file.
+    """Read columns of a CSV file in UTF-8; those in `texts` as text, whatever they hold.
 
     Fields are separated by commas; spaces after a comma are ignored. A field is missing if it is empty or one of the
     markers that pandas knows: NA, NaN, null and so on. In a row that ends early the last fields are missing. A row
     without any field is skipped, but counted.
-
-    Args:
-        path: The file, in UTF-8.
-        columns: Names of the columns to read.
-        texts: Those of them to read as text, whatever they hold.
 
     Raises:
         DatasetError: If the file is not a table with these columns and rows, or a number is too large for float32.
@@ -172,7 +175,7 @@ def _column(series: Any, is_text: bool) -> Numbers | Texts:
         return np.asarray(series, np.float64)
     codes, different = need_pandas().factorize(series)
     texts = Texts(codes, tuple(map(str, different)))
-    if not is_text and texts.are_numbers()[codes >= 0].all():
+    if not is_text and texts.are_numbers(missing=True).all():
         # An empty field has the code -1, the last.
         return np.asarray(np.append(numbers_in(texts.values), np.nan)[codes])
     return texts

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from benchmarks import report
 from mnist_lightning import MNISTDataModule
-from mnist_lightning.inference.network import load_image_network
+from mnist_lightning.data.image_schema import ImageSchema
+from mnist_lightning.inference.network import load_network
 
 GROUP = 5  # networks in the smaller ensembles
 # The entries of test.json that are kept; the analysis of each class is not.
@@ -105,7 +106,7 @@ def ensemble(roots: list[Path], data_dir: Path) -> tuple[Tensor, Tensor]:
     data = MNISTDataModule(str(data_dir))
     data.setup("test")
     batches = list(data.test_dataloader())
-    networks = [load_image_network("best", root).network for root in roots]
+    networks = [load_network(ImageSchema, "best", root).network for root in roots]
     probabilities = torch.stack([torch.cat([net(images).softmax(1) for images, _ in batches]) for net in networks])
     return probabilities, torch.cat([labels for _, labels in batches])
 

@@ -58,10 +58,6 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     The cross-entropy is convex in the inverse temperature, so its slope is bisected. If every prediction is correct,
     there is no minimum (the lower the temperature, the better), and the result is 1.
 
-    Args:
-        logits: float (N, classes).
-        labels: int64 (N,).
-
     >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
     >>> round(fit_temperature(logits, torch.tensor([0, 0, 1, 1])), 4)  # 3 of 4 are correct: 2 / ln 3
     1.8205
@@ -83,11 +79,8 @@ def unsure_threshold(confidences: Tensor, correct: Tensor) -> float:
 
     More precisely: where the isotonic regression of correctness on confidence crosses `TARGET_ACCURACY`. It is also the
     threshold of lowest cost if an incorrect prediction costs as much as ten unsure ones: Chow 1970, "On optimum
-    recognition error and reject tradeoff", IEEE Transactions on Information Theory 16, p. 41.
-
-    Args:
-        confidences: float64 (N,), probabilities of the predictions, at least one.
-        correct: bool (N,), whether they are correct.
+    recognition error and reject tradeoff", IEEE Transactions on Information Theory 16, p. 41. Arguments are what
+    `confidence` returns for at least one prediction.
     """
     confidences, order = confidences.sort()
     gain = (TARGET_ACCURACY - correct[order].double()).cumsum(dim=0)  # of counting it and all below as unsure
@@ -103,12 +96,7 @@ def unsure_threshold(confidences: Tensor, correct: Tensor) -> float:
 
 
 def reliability_bins(confidences: Tensor, correct: Tensor) -> list[Bin]:
-    """Return accuracy and mean confidence of the predictions in each of `BINS` equal intervals (a, b] of [0, 1].
-
-    Args:
-        confidences: float64 (N,), probabilities of the predictions.
-        correct: bool (N,), whether they are correct.
-    """
+    """Return accuracy and mean confidence of the predictions in each of `BINS` equal intervals (a, b] of [0, 1]."""
     place = (confidences * BINS).ceil().long().clamp(1, BINS) - 1
     counts = place.bincount(minlength=BINS)
     sums = (place.bincount(weights, minlength=BINS) for weights in (confidences.double(), correct.double()))

@@ -33,11 +33,7 @@ class Comparison:
 
 
 def compare(first: Sequence[Row], second: Sequence[Row]) -> Comparison:
-    """Compare the predictions of two networks, sample by sample.
-
-    Raises:
-        ValueError: If the samples or their labels differ.
-    """
+    """Compare two networks sample by sample; other samples or other labels are a ValueError."""
     hits = [{(row.index, row.label): row.label == row.prediction for row in rows} for rows in (first, second)]
     if hits[0].keys() != hits[1].keys():
         raise ValueError("the two were not tested on the same samples")

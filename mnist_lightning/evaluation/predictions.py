@@ -46,11 +46,7 @@ class Row:
 
 
 def read_predictions(path: Path) -> list[Row]:
-    """Return the rows of a predictions file.
-
-    Raises:
-        ConfigError: If the file does not exist or does not have the expected format.
-    """
+    """Return the rows of a predictions file; a missing or another file is a ConfigError."""
     try:
         header, *lines = csv.reader(path.read_text().splitlines())
         rows = [Row(*map(int, line)) for line in lines]

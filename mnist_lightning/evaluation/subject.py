@@ -35,8 +35,7 @@ def sidecar(subject: Subject, predictions: bytes) -> bytes:
 def read_sidecar(predictions: Path) -> Subject | None:
     """Return what a predictions file is about; None if there is no `predictions.json` beside it.
 
-    Raises:
-        ConfigError: If that file is damaged, or belongs to other predictions.
+    If that file is damaged, or belongs to other predictions, that is a ConfigError.
     """
     entries = read_entries(predictions.with_suffix(".json"))
     if entries is None:

@@ -25,29 +25,17 @@ SchemaT = TypeVar("SchemaT", ImageSchema, TableSchema)
 
 @dataclass(frozen=True)
 class TrainedNetwork(Generic[SchemaT]):
-    """A trained network, ready for inference.
+    """A trained network, ready for inference."""
 
-    Args:
-        network: The network in evaluation mode, float32, on the CPU.
-        schema: The images or rows that it takes, and its class names.
-        path: The checkpoint that it was read from.
-        epoch: The epoch in which it was saved, from 0.
-        calibration: The temperature of its logits, and the threshold for unsure predictions.
-        run: The run that trained it, if the checkpoint belongs to one.
-        data_dir: The data folder of its training, if the checkpoint names one; it may no longer exist.
-        dataset: The data set it was trained on; meaningless if the schema has an origin of its own.
-        class_path: Class and arguments of a network that is neither SimpleCNN nor MLP.
-    """
-
-    network: nn.Module
-    schema: SchemaT
-    path: Path
-    epoch: int
-    calibration: Calibration = UNCALIBRATED
-    run: run_folders.Run | None = None
-    data_dir: Path | None = None
-    dataset: DatasetSource = MNIST
-    class_path: ClassPath | None = None
+    network: nn.Module  # in evaluation mode, float32, on the CPU
+    schema: SchemaT  # the images or rows that it takes, and its class names
+    path: Path  # the checkpoint that it was read from
+    epoch: int  # in which it was saved, from 0
+    calibration: Calibration = UNCALIBRATED  # the temperature of its logits, and the threshold for unsure predictions
+    run: run_folders.Run | None = None  # that trained it, if the checkpoint belongs to one
+    data_dir: Path | None = None  # of its training, if the checkpoint names one; it may no longer exist
+    dataset: DatasetSource = MNIST  # it was trained on; meaningless if the schema has an origin of its own
+    class_path: ClassPath | None = None  # of a network that is neither SimpleCNN nor MLP
 
     @property
     def root(self) -> Path:
@@ -71,25 +59,17 @@ class TrainedNetwork(Generic[SchemaT]):
         )
 
 
-def load_image_network(reference: str = "best", root: Path = Path()) -> TrainedNetwork[ImageSchema]:
-    """Read a network that was trained on images.
+def load_network(kind: type[SchemaT], reference: str = "best", root: Path = Path()) -> TrainedNetwork[SchemaT]:
+    """Read a network that was trained on images, or on a table.
 
     Args:
+        kind: `ImageSchema` or `TableSchema`.
         reference: `best` or `last` of the newest run, `version_3/best`, `version_3/last`, or the path of a checkpoint.
         root: Folder that contains `lightning_logs` and `checkpoints`.
 
     Raises:
-        CheckpointError: If there is none, or it is corrupted or of another network.
+        CheckpointError: If there is none, or it is corrupted, of another network or of another kind.
     """
-    return _load(reference, root, ImageSchema)
-
-
-def load_table_network(reference: str = "best", root: Path = Path()) -> TrainedNetwork[TableSchema]:
-    """Read a network that was trained on a table; arguments and errors as in `load_image_network`."""
-    return _load(reference, root, TableSchema)
-
-
-def _load(reference: str, root: Path, kind: type[SchemaT]) -> TrainedNetwork[SchemaT]:
     located = run_folders.locate(reference, root)
     checkpoint = checkpoint_verification.read_checkpoint(located.path)
     schema = schema_from_plain(checkpoint.get("inputs")) or read_schema(checkpoint)

@@ -9,11 +9,7 @@ from mnist_lightning.errors import StorageError
 
 
 def check_output_file(path: Path) -> None:
-    """Check before the work begins that a file can be written.
-
-    Raises:
-        StorageError: If it is a folder, or its folder is missing or cannot be written.
-    """
+    """Check before the work begins that a file can be written; else raise a StorageError."""
     if path.is_dir():
         raise StorageError(f"cannot write {printable(str(path))}: it is a folder")
     if not os.access(path.absolute().parent, os.W_OK):
@@ -21,11 +17,7 @@ def check_output_file(path: Path) -> None:
 
 
 def write_output_file(path: Path, data: bytes) -> None:
-    """Write a file, either completely or not at all.
-
-    Raises:
-        StorageError: If it cannot be written; an earlier file of that name is then left unchanged.
-    """
+    """Write a file; if that fails, raise a StorageError and leave an earlier file of that name unchanged."""
     try:
         replace_file(path, data)
     except OSError as error:

@@ -22,7 +22,7 @@ from mnist_lightning.inference.digits.preprocess import (
     preprocess_file,
     to_plain_image,
 )
-from mnist_lightning.inference.network import TrainedNetwork, load_image_network
+from mnist_lightning.inference.network import TrainedNetwork, load_network
 from mnist_lightning.inference.prediction import Prediction, predictions_from
 
 ImageLike = str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor
@@ -67,7 +67,7 @@ class Predictor:
             CheckpointError: If there is none, or it is corrupted or of another network.
             ValueError: If the threshold is out of range.
         """
-        return cls(load_image_network(reference, Path(root)), unsure_below)
+        return cls(load_network(ImageSchema, reference, Path(root)), unsure_below)
 
     @overload
     def __call__(self, images: ImageLike, ink: InkChoice = "auto") -> Prediction: ...

@@ -47,11 +47,7 @@ def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
 
 
 def resolve(class_path: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return the class or function that a path names.
-
-    Raises:
-        ConfigError: If it cannot be imported; the message says whether a module, a package or a name is missing.
-    """
+    """Return the class or function that a path names; raise the errors of `import_object`."""
     path: str = class_path["class_path"]
     return _given[path] if path in _given else import_object(path)
 

@@ -15,13 +15,10 @@ DETERMINED = ("num_classes", "in_channels", "image_size", "in_features")  # argu
 
 
 def make_network(options: MutableMapping[str, Any]) -> nn.Module:
-    """Return the network of a `Classifier`.
+    """Return the network that the hyper-parameters of a `Classifier` describe.
 
-    Args:
-        options: Its hyper-parameters. The class path in `network` is completed by what the data determine.
-
-    Raises:
-        ConfigError: If the class cannot be used, or an argument is out of range.
+    The class path in `network` is completed by what the data determine. A class that cannot be used, and an argument
+    out of range, is a ConfigError.
     """
     if options["network"] is not None:
         determined = {name: options[name] for name in DETERMINED if options[name] is not None}
@@ -44,16 +41,9 @@ def input_shape(options: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def check_shapes(network: nn.Module, name: str, shape: Sequence[int], num_classes: int) -> None:
-    """Check that a network takes the inputs and returns a logit for each class.
+    """Check that a network, which messages call `name`, takes inputs of a shape and returns a logit for each class.
 
-    Args:
-        network: The network, whose mode and random state are left as they are.
-        name: What messages call it.
-        shape: Shape of one input.
-        num_classes: Number of classes.
-
-    Raises:
-        ConfigError: If it does not.
+    Its mode and the random state are left as they are.
     """
     training = network.training
     try:

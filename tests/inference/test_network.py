@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from mnist_lightning import Classifier
-from mnist_lightning.data.image_schema import MNIST_SCHEMA
+from mnist_lightning.data.image_schema import MNIST_SCHEMA, ImageSchema
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.evaluation.calibration import Calibration
-from mnist_lightning.inference.network import load_image_network
+from mnist_lightning.inference.network import load_network
 from tests.conftest import DIGITS_MEAN, DIGITS_STD, Command
 from tests.inference.conftest import TrainedRun
 
 
 def test_a_network_gives_the_same_logits_as_load_from_checkpoint(fit: Command, tmp_path: Path) -> None:
     assert fit("--trainer.max_epochs", "2").code == 0
-    trained = load_image_network("best", tmp_path)
+    trained = load_network(ImageSchema, "best", tmp_path)
     own = replace(MNIST_SCHEMA, mean=DIGITS_MEAN, std=DIGITS_STD, own_sha256=trained.schema.own_sha256)
     assert trained.schema == own
     assert len(own.own_sha256) == 64
@@ -35,13 +35,13 @@ def test_a_checkpoint_without_a_valid_schema_is_refused(fit: Command, tmp_path: 
     partial = isinstance(inputs, dict) and "mean" in inputs
     torch.save(checkpoint | {"inputs": checkpoint["inputs"] | inputs if partial else inputs}, path)
     with pytest.raises(CheckpointError, match="does not define what its network takes"):
-        load_image_network(str(path))
+        load_network(ImageSchema, str(path))
 
 
 def test_a_network_trained_without_validation_is_uncalibrated(trained_run: TrainedRun, tmp_path: Path) -> None:
     checkpoint = torch.load(trained_run.best, weights_only=True)
     del checkpoint["calibration"]
     torch.save(checkpoint, tmp_path / "plain.ckpt")
-    assert load_image_network(str(tmp_path / "plain.ckpt")).calibration == Calibration(
+    assert load_network(ImageSchema, str(tmp_path / "plain.ckpt")).calibration == Calibration(
         temperature=1.0, unsure_below=0.9
     )

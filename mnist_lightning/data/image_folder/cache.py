@@ -50,9 +50,7 @@ def cache_folder(data_dir: Path, root: Path, size: int, channels: int) -> Path:
 def decode(folders: ClassFolders, cache: Path, size: int, channels: int) -> None:
     """Make sure that the cache holds the images as they are now; any number of processes may call this at once.
 
-    Raises:
-        DatasetError: If an image cannot be read; the first are named, and all in `unreadable.txt` in the cache.
-        StorageError: If the cache cannot be written.
+    Images that cannot be read are a DatasetError: it names the first, and `unreadable.txt` in the cache names all.
     """
     if _is_intact(read_decoded(folders, cache, size, channels)):
         return  # even if the cache cannot be written

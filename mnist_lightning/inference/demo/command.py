@@ -28,9 +28,10 @@ def main(args: list[str]) -> int:
         "--port", type=whole_number(0, 65535), default=7860, help="port to listen on, 0 for a free one (default: 7860)"
     )
     options = parser.parse_args(args)
-    from mnist_lightning.inference.network import load_image_network
+    from mnist_lightning.data.image_schema import ImageSchema
+    from mnist_lightning.inference.network import load_network
 
-    trained = load_image_network(options.ckpt_path)
+    trained = load_network(ImageSchema, options.ckpt_path)
     if trained.schema.origin:
         raise CheckpointError(
             f"{trained.path} was trained on folders of images, and drawings are nothing like them; use predict instead"
@@ -51,11 +52,7 @@ def main(args: list[str]) -> int:
 
 
 def make_server(trained: "TrainedNetwork[ImageSchema]", host: str, port: int) -> "PageServer":
-    """Return a server of the page that listens on a port, 0 for a free one; it replies once `serve_forever` runs.
-
-    Raises:
-        ConfigError: If the server cannot listen on the address.
-    """
+    """Return a server of the page; an address that it cannot listen on is a ConfigError."""
     import numpy as np
 
     from mnist_lightning.inference.demo.server import DRAWING_SIDE, PageServer

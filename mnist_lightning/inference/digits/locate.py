@@ -59,33 +59,20 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Digit:
-    """A digit that was found in an image, or a candidate for it in a working copy of the image.
-
-    Args:
-        ink: Whether it is darker or lighter than the background.
-        strokes: float32 (H, W), 1 for full ink, 0 for everything that is not the digit: for a candidate the size of the
-            working copy, for the digit that was found its box with a rim of `RIM` pixels.
-        box: Where it is, in pixels of the working copy or, once it was found, of the image.
-        depth: Difference between the strokes and the background beside them, relative to the brighter of the two.
-        clearance: Fraction of the pixels around the box that do not resemble the ink.
-        slimness: The longer side of its largest component over the mean stroke width of it; 2 for a disc.
-    """
+    """A digit that was found in an image, or a candidate for it in a working copy of the image."""
 
     ink: Ink
+    # (H, W), 1 for full ink, 0 for everything that is not the digit: for a candidate the size of the working copy, for
+    # the digit that was found its box with a rim of `RIM` pixels.
     strokes: Floats
-    box: Box
-    depth: float
-    clearance: float
-    slimness: float
+    box: Box  # in pixels of the working copy or, once it was found, of the image
+    depth: float  # difference between the strokes and the background beside them, relative to the brighter of the two
+    clearance: float  # fraction of the pixels around the box that do not resemble the ink
+    slimness: float  # the longer side of its largest component over the mean stroke width of it; 2 for a disc
 
 
 def find_digit(grey: NDArray[np.uint8], inks: tuple[Ink, ...]) -> Digit | None:
-    """Return the digit in a grey image (H, W), or None if there is none.
-
-    Args:
-        grey: The image.
-        inks: Whether to look for dark digits, light ones or both.
-    """
+    """Return the digit in a grey image (H, W), dark or light as `inks` allows, or None if there is none."""
     image = Image.fromarray(grey)
     window = Box(0, 0, image.width, image.height)
     copy = _working_copy(image, window)

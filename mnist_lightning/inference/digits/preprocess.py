@@ -98,13 +98,9 @@ def preprocess_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tu
 
 
 def preprocess_drawing(foreground: Pixels) -> Pixels:
-    """Return a drawing in the form of MNIST's images, uint8 (28, 28); everything that is drawn belongs to the digit.
+    """Return a drawing, uint8 (H, W) from 0 for background to 255 for full ink, in the form of MNIST's images.
 
-    Args:
-        foreground: uint8 (H, W), 0 for background, 255 for full ink.
-
-    Raises:
-        ImageError: If nothing is drawn, or it is too faint.
+    Everything that is drawn belongs to the digit. If nothing is drawn, or it is too faint, that is an ImageError.
     """
     if not foreground.any():
         raise ImageError("no digit found")

@@ -44,12 +44,13 @@ def main(args: list[str]) -> int:
         )
     if options.output and options.output.suffix != f".{options.format}":
         raise ConfigError(f"--output {options.output} must end in .{options.format}, or pass another --format")
+    from mnist_lightning.data.image_schema import ImageSchema
     from mnist_lightning.inference.export import verify
     from mnist_lightning.inference.export.formats import FORMATS
-    from mnist_lightning.inference.network import load_image_network
+    from mnist_lightning.inference.network import load_network
     from mnist_lightning.inference.pixel_network import torch_runtime
 
-    trained = load_image_network(options.ckpt_path)
+    trained = load_network(ImageSchema, options.ckpt_path)
     if options.data_dir and trained.schema.origin:
         raise ConfigError("--data.data_dir is for MNIST and its variants; this network was trained on image folders")
     data_dir = options.data_dir or trained.data_dir

@@ -31,19 +31,12 @@ RELATIVE_BOUND, PRODUCTS = 1e-5, 3136
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences between two networks on the same images.
+    """The differences between two networks on the same images."""
 
-    Args:
-        count: Number of images.
-        different_labels: Images for which they predict different labels.
-        difference: The largest difference between two logits, or two probabilities.
-        bound: The largest difference that rounding explains.
-    """
-
-    count: int
-    different_labels: int
-    difference: float
-    bound: float
+    count: int  # images
+    different_labels: int  # images for which they predict different labels
+    difference: float  # the largest between two logits, or two probabilities
+    bound: float  # the largest difference that rounding explains
 
     @property
     def matches(self) -> bool:
@@ -76,8 +69,7 @@ def longest_sum(network: nn.Module) -> int:
 def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDArray[np.uint8], str]:
     """Return the test images of a data set, uint8 (N, 28, 28), or else of the bundled MNIST, and where they come from.
 
-    Raises:
-        DatasetError: If the file of test images is corrupted or its images have another size.
+    A corrupted file, or one whose images have another size, is a DatasetError.
     """
     name = dataset.files[2].name
     path = data_dir / dataset.folder / "raw" / name if data_dir else None
@@ -95,11 +87,7 @@ def read_test_images(dataset: DatasetSource, data_dir: Path | None) -> tuple[NDA
 def read_folder_images(schema: ImageSchema, folder: Path) -> tuple[NDArray[np.uint8], str]:
     """Return images of the folder that a network was trained on, in the form it takes, and where they come from.
 
-    Random pixels are returned if the folder no longer exists.
-
-    Raises:
-        DatasetError: If the folder cannot be read.
-        ImageError: If an image cannot be read.
+    If the folder no longer exists, these are random pixels.
     """
     if not os.path.isdir(folder):  # Path.is_dir raises an error if a name is too long
         noise = np.random.default_rng(0).integers(0, 256, (MAX_FOLDER_IMAGES // 5, *schema.shape), np.uint8)

@@ -104,10 +104,11 @@ def _label_table(options: argparse.Namespace) -> tuple[list[Labelled], int]:
         raise ConfigError("predict takes one .csv file at a time, and no images with it")
     if options.ink != "auto" or options.save_inputs:
         raise ConfigError("--ink and --save_inputs are for images, not for a .csv file")
-    from mnist_lightning.inference.network import load_table_network
+    from mnist_lightning.data.table.encoder import TableSchema
+    from mnist_lightning.inference.network import load_network
     from mnist_lightning.inference.predict.table import label_rows
 
-    trained = load_table_network(options.ckpt_path)
+    trained = load_network(TableSchema, options.ckpt_path)
     unsure_below = trained.calibration.unsure_below if options.unsure_below is None else options.unsure_below
     _print_network(trained.path, trained.epoch, unsure_below)
     labelled = label_rows(trained, Path(options.images[0]), unsure_below)

@@ -35,9 +35,6 @@ def save_contact_sheet(folder: Path, name: str, taken: set[str], sheet: Image.Im
     """Save the contact sheet of an image as `<name>.input.png`, or `<name>-2.input.png` and so on if that is taken.
 
     The folder must exist. `taken` are the names used in it so far, in lower case; the new one is added.
-
-    Raises:
-        StorageError: If it cannot be written.
     """
     stem = unique = printable(name)[:MAX_NAME]
     number = 1

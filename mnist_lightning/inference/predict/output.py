@@ -55,11 +55,7 @@ def percent(probability: float) -> str:
 
 
 def write_predictions(path: Path, labelled: Sequence[Labelled]) -> None:
-    """Write predictions, at least one, as CSV or JSON depending on the file's suffix.
-
-    Raises:
-        StorageError: If the file cannot be written.
-    """
+    """Write predictions, at least one, as CSV or JSON depending on the file's suffix."""
     rows = [_row(each) for each in labelled]
     text = json.dumps(rows, indent=1) + "\n" if path.suffix.lower() == ".json" else _csv(rows)
     write_output_file(path, text.encode("utf-8", "surrogateescape"))  # file names that are not UTF-8 keep their bytes

@@ -16,12 +16,8 @@ BATCH_SIZE = 4096  # rows that go through the network at once; limits the memory
 def label_rows(trained: TrainedNetwork[TableSchema], csv_file: Path, unsure_below: float) -> list[Labelled]:
     """Return the prediction for each row of a CSV file, with the row's number in the file.
 
-    The file may lack the target column, and have other columns. Below a probability of `unsure_below`, in [0, 1], a
-    prediction counts as unsure.
-
-    Raises:
-        ConfigError: If pandas is not installed.
-        DatasetError: If the table cannot be read, or does not fit the network.
+    The file may lack the target column, and have other columns. If it cannot be read, or does not fit the network, that
+    is a DatasetError.
     """
     table = read_table(csv_file, trained.schema.features)
     predictions: list[Prediction] = []

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_lightning.data.image_schema import MNIST_SCHEMA
+from mnist_lightning.data.image_schema import MNIST_SCHEMA, ImageSchema
 from mnist_lightning.errors import ConfigError, ImageError
 from mnist_lightning.inference.demo.command import make_server
 from mnist_lightning.inference.demo.server import PageServer
 from mnist_lightning.inference.digits.preprocess import preprocess_drawing
-from mnist_lightning.inference.network import TrainedNetwork, load_image_network
+from mnist_lightning.inference.network import TrainedNetwork, load_network
 from mnist_lightning.models.cnn import SimpleCNN
 from tests.conftest import Command
 from tests.inference.conftest import TrainedRun
@@ -48,7 +48,7 @@ def test_the_centre_of_mass_rather_than_of_the_box_is_centred() -> None:
 def test_an_empty_drawing_has_no_label(trained_run: TrainedRun) -> None:
     with pytest.raises(ImageError, match="no digit found"):
         preprocess_drawing(np.zeros((280, 280), np.uint8))
-    with make_server(load_image_network("best", trained_run.root), "127.0.0.1", 0) as server:
+    with make_server(load_network(ImageSchema, "best", trained_run.root), "127.0.0.1", 0) as server:
         assert json.loads(server.predict(bytes(280 * 280))) == {"label": None}
 
 

@@ -161,7 +161,10 @@ OPTIONS: dict[str, Row] = {
         "as in Lightning; a test of fewer images writes no result",
         [refused("limit_test_batches=0 --test_after_fit=true", "no images to score")],
     ),
-    "limit_predict_batches": Row("of `Trainer.predict`, in Python", [Case("limit_predict_batches=1")]),
+    "limit_predict_batches": Row(
+        "of `Trainer.predict`, in Python; refused by the commands, of which none runs it",
+        [refused("limit_predict_batches=1", "`predict`")],
+    ),
     "overfit_batches": Row(HONOURED, [Case("overfit_batches=2", lambda r: steps(r) == 2)]),
     "val_check_interval": Row(
         "as in Lightning; each validation has a line and a checkpoint, and all curves have the step as their axis",
@@ -216,8 +219,9 @@ OPTIONS: dict[str, Row] = {
     ),
     "inference_mode": Row(HONOURED, [Case("inference_mode=false", lambda r: "inference mode" not in r.probe.seen)]),
     "use_distributed_sampler": Row(
-        "for DataLoaders of data modules of your own; this project's loaders divide the samples themselves",
-        [Case("use_distributed_sampler=false")],
+        "for DataLoaders of data modules of your own; this project's loaders divide the samples themselves, so `false` "
+        "is refused",
+        [refused("use_distributed_sampler=false", "itself divides")],
     ),
     "profiler": Row(
         HONOURED,

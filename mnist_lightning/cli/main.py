@@ -24,7 +24,12 @@ HELP_FLAGS = {"-h", "--help"}
 
 def main(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> NoReturn:
     """Run a command and exit with what `run` returns, which also takes these arguments."""
-    sys.exit(run(args, callbacks))
+    code = run(args, callbacks)
+    if code == 0 and "lightning" in sys.modules:
+        from mnist_lightning.training.distributed import leave_process_group
+
+        leave_process_group()
+    sys.exit(code)
 
 
 def run(args: list[str] | None = None, callbacks: "Sequence[Callback]" = ()) -> int:

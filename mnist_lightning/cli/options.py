@@ -123,9 +123,23 @@ class OptionsCLI(LightningCLI):
         assert isinstance(args, list)
         self.config = parser.parse_command(args)
         options = self.config[self.command]
+        self._check_trainer(options.trainer)
         if reference := options.ckpt_path or (None if self.command == "fit" else "best"):
             self.session.open_checkpoint(reference, Path(options.trainer.default_root_dir or "."))
             self.config, self.changed = with_checkpoint(self.session, parser, args, self.config)
+
+    def _check_trainer(self, trainer: Namespace) -> None:
+        """Refuse options of the Trainer that have no effect on these commands or on this data module."""
+        if trainer.limit_predict_batches is not None:
+            raise ConfigError(
+                "trainer.limit_predict_batches has no effect: no command runs Trainer.predict; `predict` labels the "
+                "files that it is given"
+            )
+        if not trainer.use_distributed_sampler and issubclass(self.classes.data, ClassificationDataModule):
+            raise ConfigError(
+                f"trainer.use_distributed_sampler has no effect: {self.classes.data.__name__} itself divides the "
+                "samples among the processes"
+            )
 
     def instantiate_classes(self) -> None:
         """Create the data module, the model and the Trainer; the model creates its network, optimizer and schedule."""

@@ -67,6 +67,11 @@ def with_checkpoint(
     if "trainer" not in before:  # without a saved config, the options of the other groups are not known
         changed = [change for change in changed if change.old is not None]
     for name, old, new in changed:
+        if name == "model.init_from":
+            raise ConfigError(
+                f"cannot change model.init_from ({old} to {new}) of a run that is resumed: its weights are in the "
+                "checkpoint; without --ckpt_path, a new run starts from others"
+            )
         if is_within_epoch(checkpoint) and name.startswith(("data.", "seed_everything")) and name not in SOURCES:
             raise ConfigError(
                 f"cannot change {name} ({old} to {new}) in mid-epoch: it determines the remaining batches; "

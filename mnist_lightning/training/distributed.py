@@ -34,6 +34,16 @@ def gathered(trainer: Trainer, value: Any) -> list[Any]:
     return values
 
 
+def leave_process_group() -> None:
+    """End the threads of the process group, if this process is in one, before the interpreter ends.
+
+    A thread of gloo that still releases tensors while the interpreter ends aborts the process, although the command has
+    succeeded. Lightning (2.6) destroys the groups of NCCL only.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def settle_gradient_buckets(trainer: Trainer, inputs: Tensor) -> None:
     """Let DDP assign gradients to buckets now, by a backward pass whose gradients are discarded.
 

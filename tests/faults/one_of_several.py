@@ -54,6 +54,13 @@ def training_step(self: Classifier, images_and_labels: Batch, batch_idx: int) ->
 def on_fit_end(self: Classifier) -> None:
     """Leave the weights that this process ends with."""
     torch.save(self.network.state_dict(), f"weights-{rank()}.pt")
+    note_threads("training")
+
+
+def note_threads(name: str) -> None:
+    """Note the names of the threads of this process, those of PyTorch included."""
+    names = sorted(path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+    Path(f"threads-{name}-{rank()}.txt").write_text("".join(names))
 
 
 def run(args: list[str]) -> None:
@@ -87,6 +94,7 @@ def fork(args: list[str], folder: str, environment: dict[str, str]) -> int:
             run(args)
         except SystemExit as stop:
             sys.stdout.flush()
+            note_threads("end")
             os._exit(stop.code if isinstance(stop.code, int) else 1)
     return child
 

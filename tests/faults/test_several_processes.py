@@ -283,6 +283,13 @@ def test_a_killed_rank_that_lightning_launched_ends_the_job_and_the_run_resumes_
     assert_runs_equal(tmp_path, unbroken)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's list of threads")
+def test_no_thread_of_the_process_group_outlives_the_command(unbroken: Unbroken) -> None:
+    for rank in range(2):  # such a thread can abort the process while the interpreter ends
+        assert "gloo" in (unbroken.root / f"threads-training-{rank}.txt").read_text()
+        assert "gloo" not in (unbroken.root / f"threads-end-{rank}.txt").read_text()
+
+
 def test_two_agents_of_torchrun_train_like_one_machine(unbroken: Unbroken, digits_dir: Path, tmp_path: Path) -> None:
     port = free_port()
     agents = [
@@ -298,5 +305,5 @@ def test_two_agents_of_torchrun_train_like_one_machine(unbroken: Unbroken, digit
         for node in range(2)
     ]  # fmt: skip
     printed = [agent.communicate(timeout=600)[0] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], printed
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(printed)
     assert_runs_equal(tmp_path, unbroken)

@@ -83,6 +83,9 @@ def test_a_run_starts_from_another_and_needs_it_never_again(
         outcome = command(*args)
         assert outcome.code == 0, outcome.err
         assert "tensors" not in outcome.out
+    resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3", "--model.init_from", "version_1/best")
+    assert resumed.code == 2
+    assert "cannot change model.init_from" in resumed.err.splitlines()[-1]
     missing = fit("--model.init_from", "version_0/best")
     assert missing.code == 6
     assert missing.err.splitlines()[-1].startswith("error: there is no version_0 in")

@@ -137,5 +137,7 @@ def _map_items(path: StrPath, dimensions: tuple[str, ...], item_type: int) -> ND
                 raise DatasetError(f"{path}: {fault}: {sizes}; copy or unpack it again")
             # Copy-on-write, so that the array counts as writable: torch warns about read-only memory.
             return np.memmap(file, ITEMS[item_type][0], mode="c", offset=_header_size(shape), shape=shape)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist; MNISTDataModule.prepare_data() puts the files in place") from error
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error

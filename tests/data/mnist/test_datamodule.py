@@ -109,3 +109,9 @@ def test_the_test_loader_serves_every_image_in_file_order(digits_dir: Path) -> N
 def test_options_out_of_range_are_rejected(option: str, value: int) -> None:
     with pytest.raises(ConfigError, match=f"{option} must be at least"):
         MNISTDataModule(**{option: value})  # type: ignore[arg-type]  # the value fits each of these
+
+
+@pytest.mark.parametrize("stage", [None, "fit", "validate", "test"])
+def test_setup_without_files_names_the_call_that_is_missing(stage: str | None, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"idx3-ubyte does not exist; MNISTDataModule\.prepare_data\(\) puts"):
+        MNISTDataModule(str(tmp_path)).setup(stage)

@@ -6,7 +6,7 @@ from pathlib import Path
 from mnist_lightning.console import CommandParser, print_stderr
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.mcnemar import compare
-from mnist_lightning.evaluation.predictions import PREDICTIONS, Row, read_predictions
+from mnist_lightning.evaluation.predictions import PREDICTIONS, read_hits
 from mnist_lightning.evaluation.subject import Subject, read_sidecar
 from mnist_lightning.runs import run_folders
 
@@ -42,12 +42,12 @@ def main(args: list[str]) -> int:
     )
     options = parser.parse_args(args)
     first, second = options.runs
-    (rows, subject), (other_rows, other) = (_read(name, options.root) for name in options.runs)
+    (hits, subject), (other_hits, other) = (_read(name, options.root) for name in options.runs)
     refusal = f"{first} and {second} were not tested on the same samples"
     if subject and other and subject.samples_sha256 != other.samples_sha256:
         raise ConfigError(f"{refusal}: {', '.join(subject.data)} and {', '.join(other.data)} differ")
     try:
-        result = compare(rows, other_rows)
+        result = compare(hits, other_hits)
     except ValueError:
         raise ConfigError(refusal) from None
     if not subject or not other:
@@ -61,9 +61,9 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _read(name: str, root: Path) -> tuple[list[Row], Subject | None]:
+def _read(name: str, root: Path) -> tuple[dict[tuple[int, int], bool], Subject | None]:
     if not (match := re.fullmatch(f"({run_folders.VERSION})(?:/(.+))?", name)):
         raise ConfigError(f"{name} is not a run; runs are named version_0, version_1, …, version_1/last")
     suffix = "" if match[3] in (None, "best") else f"_{match[3]}"
     path = run_folders.Run(root, int(match[2])).logs / PREDICTIONS.format(suffix)
-    return read_predictions(path), read_sidecar(path)
+    return read_hits(path), read_sidecar(path)

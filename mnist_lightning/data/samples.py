@@ -43,9 +43,7 @@ class RowDataset(Dataset[Batch]):
     def batch(self, positions: Tensor, generator: Generator | None = None) -> Batch:
         """Return the inputs (B, …) and labels int64 (B,) at positions of the split, int64 (B,).
 
-        Args:
-            positions: Which samples.
-            generator: Source of the random draws of the augmentation; None leaves the samples unchanged.
+        They are augmented by random draws of the generator; None leaves them unchanged.
         """
         chosen = self.indices[positions]
         return self._inputs(chosen, generator), self.labels.index_select(0, chosen)

@@ -9,11 +9,9 @@ CHUNK = 1000  # images at a time, because bincount makes eight bytes of each pix
 
 
 def mean_and_std(images: NDArray[np.uint8], indices: NDArray[np.int64] | None = None) -> tuple[float, float]:
-    """Return mean and standard deviation of the pixels, scaled to [0, 1] and rounded to four digits.
+    """Return mean and standard deviation of the pixels of uint8 images (N, …), scaled to [0, 1], with four digits.
 
-    Args:
-        images: uint8 (N, H, W) or (N, H, W, 3); all channels count together.
-        indices: int64 (M,), the images that count; None counts all.
+    All channels count together; of the images those at `indices`, int64 (M,), or all.
     """
     chosen = np.arange(len(images)) if indices is None else indices
     counts = np.zeros(256)

@@ -36,10 +36,8 @@ def majority(train: Rows, test: Rows) -> Baseline:
 def logistic_regression(train: Rows, test: Rows) -> Baseline:
     """Score scikit-learn's logistic regression, with its default settings, on the network's inputs.
 
-    It is fitted to the training rows, or to `MAX_ROWS` of them drawn with a fixed seed.
-
-    Raises:
-        ImportError: If scikit-learn is not installed.
+    It is fitted to the training rows, or to `MAX_ROWS` of them drawn with a fixed seed. Without scikit-learn this is an
+    ImportError.
     """
     from sklearn.linear_model import LogisticRegression
 

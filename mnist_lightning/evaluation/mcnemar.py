@@ -1,9 +1,9 @@
 """McNemar's test: whether two networks tested on the same samples differ by more than chance. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mnist_lightning.evaluation.predictions import Row
+Sample = tuple[int, int]  # its position and label
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,11 @@ class Comparison:
         return float(binomtest(self.only_first, trials).pvalue) if trials else 1.0
 
 
-def compare(first: Sequence[Row], second: Sequence[Row]) -> Comparison:
-    """Compare two networks sample by sample; other samples or other labels are a ValueError."""
-    hits = [{(row.index, row.label): row.label == row.prediction for row in rows} for rows in (first, second)]
-    if hits[0].keys() != hits[1].keys():
+def compare(first: Mapping[Sample, bool], second: Mapping[Sample, bool]) -> Comparison:
+    """Compare which samples two networks predict correctly; if they are not the same samples, raise a ValueError."""
+    if first.keys() != second.keys():
         raise ValueError("the two were not tested on the same samples")
-    pairs = [(correct, hits[1][sample]) for sample, correct in hits[0].items()]
+    pairs = [(correct, second[sample]) for sample, correct in first.items()]
     return Comparison(
         total=len(pairs),
         correct=(sum(a for a, _ in pairs), sum(b for _, b in pairs)),

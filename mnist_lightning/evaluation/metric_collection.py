@@ -46,12 +46,7 @@ assert SHORT_NAMES.keys() == set(get_args(ShortMetric))
 class ClassificationMetrics(MetricCollection):
     """The metrics of one split, summed up over batches and ranks.
 
-    Args:
-        metrics: Short names, and class paths of torchmetrics, as `metric_paths` returns them.
-        num_classes: Number of classes.
-
-    Raises:
-        ConfigError: If a class cannot be used.
+    It is made of what `metric_paths` returns; a class that cannot be used is a ConfigError.
     """
 
     def __init__(self, metrics: Mapping[str, str | ClassPath], num_classes: int) -> None:
@@ -106,11 +101,8 @@ class ClassificationMetrics(MetricCollection):
 def metric_paths(metrics: Sequence[Any] | Mapping[str, Any]) -> dict[str, str | ClassPath]:
     """Return the further metrics as a checkpoint stores them: a short name or a class path for each name.
 
-    Args:
-        metrics: Short names and classes of torchmetrics; a mapping names each, a list takes the names of the classes.
-
-    Raises:
-        ConfigError: If a short name is unknown, or two metrics have the same name.
+    They are given as short names and classes of torchmetrics; a mapping names each, a list takes the names of the
+    classes. A ConfigError says that a short name is unknown, or that two have the same name.
     """
     paths: dict[str, str | ClassPath] = {}
     entries = metrics.items() if isinstance(metrics, Mapping) else ((None, metric) for metric in metrics)

@@ -79,10 +79,6 @@ def describe_accuracy(correct: int, total: int) -> str:
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """Return the 95 % score interval of a proportion: Wilson (1927), "Probable inference", JASA 22, p. 209.
 
-    Args:
-        correct: Successes, in [0, total].
-        total: Trials, at least 1.
-
     >>> tuple(round(bound, 4) for bound in wilson_interval(9, 10))
     (0.5958, 0.9821)
     """

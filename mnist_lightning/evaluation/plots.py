@@ -8,6 +8,7 @@ the colour-blind safe palette of Okabe and Ito.
 import io
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -87,17 +88,17 @@ def reliability_diagram(panels: Mapping[str, Sequence[Bin]], noun: str = "images
     rows: Any = figure.subplots(2, len(panels), sharex="col", squeeze=False, height_ratios=[4, 1])
     centres = (np.arange(BINS) + 0.5) / BINS
     for (title, bins), axes, histogram in zip(panels.items(), *rows, strict=True):
-        filled = np.array([each.count > 0 for each in bins])
-        accuracy, confidence = ([getattr(each, name) for each in bins] for name in ("accuracy", "confidence"))
+        counts, confidence, accuracy = np.array([astuple(each) for each in bins]).T
+        filled = counts > 0
         axes.bar(centres, accuracy, 0.9 / BINS, color=BLUE, label="accuracy")
         ends = ((centres + offset / BINS)[filled] for offset in (-0.5, 0.5))
-        axes.hlines(np.array(confidence)[filled], *ends, color=VERMILION, linewidth=3, label="mean confidence")
+        axes.hlines(confidence[filled], *ends, color=VERMILION, linewidth=3, label="mean confidence")
         axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="perfect calibration")
         axes.set_title(title, fontsize=11)
         axes.set_ylim(0, 1.02)
         axes.set_ylabel("accuracy")
         axes.legend(fontsize=8, frameon=False, loc="upper left")
-        histogram.bar(centres, [each.count for each in bins], 0.9 / BINS, color=GREY)
+        histogram.bar(centres, counts, 0.9 / BINS, color=GREY)
         histogram.set_yscale("symlog")
         histogram.set_ylim(bottom=0)
         histogram.set_xlim(0, 1)

@@ -36,24 +36,19 @@ class Predictions:
         return "".join(f"{index},{label},{prediction}\n" for index, label, prediction in [COLUMNS, *rows])
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of `predictions.csv`: the position of a sample in its file, its class and the predicted one, all from 0."""
+def read_hits(path: Path) -> dict[tuple[int, int], bool]:
+    """Return for each sample in a predictions file, given by its position and label, whether its prediction is correct.
 
-    index: int
-    label: int
-    prediction: int
-
-
-def read_predictions(path: Path) -> list[Row]:
-    """Return the rows of a predictions file; a missing or another file is a ConfigError."""
+    A missing or another file is a ConfigError.
+    """
     try:
         header, *lines = csv.reader(path.read_text().splitlines())
-        rows = [Row(*map(int, line)) for line in lines]
-        if header != COLUMNS or not rows:
+        rows = [[int(field) for field in line] for line in lines]
+        hits = {(index, label): label == prediction for index, label, prediction in rows}
+        if header != COLUMNS or not hits:
             raise ValueError(f"expected the columns {COLUMNS} and at least one row")
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; run `test` to write it") from None
-    except (ValueError, TypeError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise ConfigError(f"{path} is not a predictions file; run `test` to write it again") from error
-    return rows
+    return hits

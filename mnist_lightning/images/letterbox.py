@@ -6,17 +6,9 @@ from PIL import Image, ImageOps
 
 
 def letterbox(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
-    """Return an image resized with its aspect ratio kept, and centred on black.
+    """Return an image resized with its aspect ratio kept, and centred on black: uint8 (size, size), or (size, size, 3).
 
-    An image that already has this size keeps its pixels.
-
-    Args:
-        image: As `images.reader.read_image` returns it.
-        size: Pixels a side.
-        channels: 1 converts to grey, with Pillow's ITU-R 601 luma; 3 to RGB.
-
-    Returns:
-        uint8 (size, size), or (size, size, 3) in colour.
+    An image that already has this size keeps its pixels. One channel is grey (Pillow's ITU-R 601 luma), three are RGB.
     """
     converted = image.convert("L" if channels == 1 else "RGB")
     # Pillow's bilinear filter antialiases when it shrinks an image, as torchvision's `Resize` does.

@@ -80,11 +80,7 @@ def import_object(path: str) -> Any:
 
 
 def resolve_subclass(path: str, kind: type[T]) -> type[T]:
-    """Return the class that a path names, or the loaded class of that name.
-
-    Raises:
-        ConfigError: If it cannot be imported, or is not a subclass of `kind`.
-    """
+    """Return the class that a path names, or the loaded class of that name; it must be a subclass of `kind`."""
     loaded = {each.__name__: each for each in loaded_subclasses(kind)}
     if "." not in path and path not in loaded:
         raise ConfigError(f"there is no {kind.__name__} {path}{did_you_mean(path, loaded, '')}; give its full path")
@@ -112,10 +108,8 @@ def path_of(target: type) -> str:
 def with_arguments(class_path: ClassPath, determined: Mapping[str, Any]) -> ClassPath:
     """Return a class path with the arguments that are determined elsewhere, as far as it has arguments of these names.
 
-    A function that passes keywords on, as those of torchvision.models do, is taken to accept `num_classes`.
-
-    Raises:
-        ConfigError: If an argument was set to another value.
+    A function that passes keywords on, as those of torchvision.models do, is taken to accept `num_classes`. An argument
+    that was set to another value is a ConfigError.
     """
     target = resolve(class_path)
     try:
@@ -136,15 +130,9 @@ def with_arguments(class_path: ClassPath, determined: Mapping[str, Any]) -> Clas
 
 
 def build(class_path: ClassPath, kind: type[T], *args: Any) -> T:
-    """Call the class or function that a path names.
+    """Call the class or function that a path names, with positional arguments in front; return a `kind`.
 
-    Args:
-        class_path: Path and arguments.
-        kind: What the result must be an instance of.
-        *args: Positional arguments that come first.
-
-    Raises:
-        ConfigError: If it cannot be called with these arguments, or returns something else.
+    If it cannot be called with these arguments, or returns something else, that is a ConfigError.
     """
     path, target = class_path["class_path"], resolve(class_path)
     if isclass(target) and not issubclass(target, kind):

@@ -3,7 +3,6 @@ from math import isclose
 import pytest
 
 from mnist_lightning.evaluation.mcnemar import Comparison, compare
-from mnist_lightning.evaluation.predictions import Row
 
 
 @pytest.mark.parametrize(
@@ -28,12 +27,12 @@ def test_the_p_value_is_computed_for_thousands_of_different_predictions() -> Non
 
 
 def test_samples_are_matched_by_index_whatever_their_order() -> None:
-    first = [Row(0, 1, 1), Row(1, 2, 0), Row(2, 0, 0), Row(3, 0, 1)]
-    second = [Row(3, 0, 2), Row(2, 0, 1), Row(0, 1, 0), Row(1, 2, 2)]
+    first = {(0, 1): True, (1, 2): False, (2, 0): True, (3, 0): False}
+    second = {(3, 0): False, (2, 0): False, (0, 1): False, (1, 2): True}
     assert compare(first, second) == Comparison(total=4, correct=(2, 1), only_first=2, only_second=1)
 
 
-@pytest.mark.parametrize("other", [Row(0, 2, 1), Row(5, 1, 1)])
-def test_other_samples_or_other_labels_are_not_compared(other: Row) -> None:
+@pytest.mark.parametrize("other", [(0, 2), (5, 1)])
+def test_other_samples_or_other_labels_are_not_compared(other: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="same samples"):
-        compare([Row(0, 1, 1)], [other])
+        compare({(0, 1): True}, {other: True})

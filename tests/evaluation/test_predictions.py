@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.evaluation.predictions import Predictions, Row, read_predictions
+from mnist_lightning.evaluation.predictions import Predictions, read_hits
 
 
 def test_a_predictions_file_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -12,7 +12,7 @@ def test_a_predictions_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "predictions.csv"
     path.write_text(predictions.as_csv())
     assert path.read_text() == "index,label,prediction\n5,2,2\n9,1,0\n"
-    assert read_predictions(path) == [Row(5, 2, 2), Row(9, 1, 0)]
+    assert read_hits(path) == {(5, 2): True, (9, 1): False}
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,4 @@ def test_other_content_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "predictions.csv"
     path.write_text(text)
     with pytest.raises(ConfigError, match="is not a predictions file"):
-        read_predictions(path)
+        read_hits(path)

@@ -72,13 +72,9 @@ def read_images(path: StrPath) -> NDArray[np.uint8]:
 def read_labels(
     path: StrPath, num_classes: int = 10, *, first_label: int = 0, labels_type: int = UNSIGNED_BYTE
 ) -> NDArray[np.int64]:
-    """Return the labels as int64 (N,), counted from 0: each in [0, num_classes).
+    """Return the labels as int64 (N,), counted from 0: each in [0, num_classes). `first_label` is the file's lowest.
 
-    Args:
-        path: The file: N unsigned bytes, or N rows of 32-bit integers, of which the first is the label.
-        num_classes: Number of different labels.
-        first_label: The lowest label in the file.
-        labels_type: `UNSIGNED_BYTE` or `INT`.
+    The file holds N unsigned bytes or, with `INT` as its type, N rows of integers, of which the first is the label.
     """
     dimensions = ("labels",) if labels_type == UNSIGNED_BYTE else ("labels", "columns")
     items = _map_items(path, dimensions, labels_type)

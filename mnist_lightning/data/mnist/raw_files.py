@@ -19,17 +19,12 @@ ALGORITHMS = {"sha256": "SHA-256", "md5": "MD5"}
 
 
 class FetchError(Exception):
-    """A file could not be downloaded, or does not have the expected content.
-
-    Args:
-        reason: What is wrong, without the name of the file; only the first line is kept.
-        transient: Whether another attempt to download it may succeed.
-    """
+    """A file could not be downloaded, or does not have the expected content; its name is not in the message."""
 
     def __init__(self, reason: str, *, transient: bool = True) -> None:
         first_line = reason.strip().partition("\n")[0]
         super().__init__("".join(filter(str.isprintable, first_line)))
-        self.transient = transient
+        self.transient = transient  # whether another attempt to download it may succeed
 
 
 def difference(path: Path, size: int | None = None, digest: str | None = None) -> str:

@@ -44,9 +44,6 @@ class PageServer(ThreadingHTTPServer):
         port: Port to listen on; 0 chooses a free one.
         network: The network's metadata for the page, which become JSON.
         predict: Returns the prediction, which becomes JSON, for a drawing of `BODY_BYTES` bytes.
-
-    Raises:
-        OSError: If the server cannot listen on the address.
     """
 
     daemon_threads = True  # the process ends without waiting for idle connections

@@ -28,15 +28,11 @@ LINE_SEGMENTS = 16  # a line is followed in this many segments of the width
 
 
 def contrast(grey: Floats, ink: Ink) -> Floats:
-    """Return how much each pixel stands out from the background around it: 0 for background, at most 1.
+    """Return how much each pixel of a grey image (H, W) in [0, 255] stands out from the background: at most 1.
 
     The background is the grey-level closing of the image (Serra, Image Analysis and Mathematical Morphology, 1982):
     dark regions narrower than a square of `MAX_STROKE_WIDTH` vanish in it, while wider ones remain, such as a shadow or
     the table under the paper. Contrast with dark ink is relative to the background, so a shadow does not change it.
-
-    Args:
-        grey: float32 (H, W) in [0, 255].
-        ink: Whether the foreground is darker or lighter than the background.
     """
     from scipy import ndimage
 

@@ -84,12 +84,7 @@ def preprocess(image: Image.Image | Pixels, ink: InkChoice = "auto") -> NetworkI
 
 
 def preprocess_file(path: str | os.PathLike[str], ink: InkChoice = "auto") -> tuple[Image.Image, NetworkInput]:
-    """Return the image in a file, as `read_image` does, and the result of `preprocess`.
-
-    Raises:
-        ImageError: If the file cannot be read as an image, or shows no digit; the message names the file.
-        ValueError: If `ink` has another value.
-    """
+    """Return the image in a file, as `read_image` does, and the result of `preprocess`; errors name the file."""
     image = read_image(path)
     try:
         return image, preprocess(image, ink)

@@ -5,17 +5,14 @@ Knows nothing of images and tables: a subclass reads them.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_lightning.console import printable
 from mnist_lightning.data.datamodule import ClassificationDataModule
+from mnist_lightning.data.image_schema import ImageSchema
 from mnist_lightning.data.samples import Samples
 from mnist_lightning.data.splits import TrainingSource
+from mnist_lightning.data.table.encoder import TableSchema
 from mnist_lightning.errors import ConfigError, DatasetError, UserError
-
-if TYPE_CHECKING:
-    from mnist_lightning.data.image_schema import ImageSchema
-    from mnist_lightning.data.table.encoder import TableSchema
 
 PURPOSES = {"train": "train on", "val": "validate on", "test": "test on"}
 
@@ -27,7 +24,7 @@ class OwnDataModule(ClassificationDataModule):
     """
 
     path: Path  # as the user named it
-    _schema: "ImageSchema | TableSchema | None" = None  # a checkpoint's, or fitted to the training samples
+    _schema: ImageSchema | TableSchema | None = None  # a checkpoint's, or fitted to the training samples
 
     def _read_splits(self, stage: str) -> None:
         """Read and split what the stage needs, and print what was found."""

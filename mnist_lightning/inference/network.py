@@ -60,15 +60,10 @@ class TrainedNetwork(Generic[SchemaT]):
 
 
 def load_network(kind: type[SchemaT], reference: str = "best", root: Path = Path()) -> TrainedNetwork[SchemaT]:
-    """Read a network that was trained on images, or on a table.
+    """Read a network that was trained on images or on a table, whichever `kind` of schema is given.
 
-    Args:
-        kind: `ImageSchema` or `TableSchema`.
-        reference: `best` or `last` of the newest run, `version_3/best`, `version_3/last`, or the path of a checkpoint.
-        root: Folder that contains `lightning_logs` and `checkpoints`.
-
-    Raises:
-        CheckpointError: If there is none, or it is corrupted, of another network or of another kind.
+    The checkpoint is found as `run_folders.locate` does. If there is none, or it is corrupted, of another network or of
+    another kind, that is a CheckpointError.
     """
     located = run_folders.locate(reference, root)
     checkpoint = checkpoint_verification.read_checkpoint(located.path)

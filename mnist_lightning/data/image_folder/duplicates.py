@@ -68,12 +68,9 @@ def training_digest(folders: ClassFolders, digests: Sequence[str]) -> str:
 
 def in_two_classes(folders: ClassFolders, digests: Sequence[str]) -> Pairs:
     """Return the images whose pixels occur in another class too, each with the first such image."""
-    first: dict[str, int] = {}
-    return [
-        (folders.files[index], folders.files[other])
-        for index, digest in enumerate(digests)
-        if folders.labels[other := first.setdefault(digest, index)] != folders.labels[index]
-    ]
+    _, first, content = np.unique(digests, return_index=True, return_inverse=True)
+    differ = np.flatnonzero(folders.labels != folders.labels[first[content]])
+    return [(folders.files[index], folders.files[first[content[index]]]) for index in differ]
 
 
 def _hold_out(
@@ -81,16 +78,12 @@ def _hold_out(
 ) -> Splits:
     if not missing:
         return {"train": indices}
-    first = {digests[index]: index for index in reversed(indices.tolist())}
-    different = np.array(sorted(first.values()), np.int64)
-    _check_classes(folders, different, len(missing) + 1, "to split")
-    pieces = stratified_split(folders.labels[different], [HELD_OUT] * len(missing), seed)
+    content = np.unique(digests, return_inverse=True)[1][indices]  # equal for images of the same pixels
+    first = np.sort(np.unique(content, return_index=True)[1])  # places in `indices`
+    _check_classes(folders, indices[first], len(missing) + 1, "to split")
+    pieces = stratified_split(folders.labels[indices[first]], [HELD_OUT] * len(missing), seed)
     names = ("train", *missing)
-    split_of = {
-        digests[index]: name for name, piece in zip(names, pieces, strict=True) for index in different[piece].tolist()
-    }
-    chosen = np.array([split_of[digests[index]] for index in indices.tolist()])
-    return {name: indices[chosen == name] for name in names}
+    return {name: indices[np.isin(content, content[first[piece]])] for name, piece in zip(names, pieces, strict=True)}
 
 
 def _check_classes(folders: ClassFolders, indices: Indices, least: int, purpose: str) -> None:

@@ -24,7 +24,7 @@ def described(dataset: DatasetSource, data_dir: Path, source: fetch.Source) -> D
     paths = {folder / file.name: file for file in dataset.files[:2]}  # of the training images and labels
     if not own_files.find(dataset, folder) and source != "files":
         return dataset
-    if not all(own_files.exists(path) for path in paths):
+    if not all(own_files.raw_or_packed(path).is_file() for path in paths):
         return dataset  # `fetch` reports what is missing
     for path, file in paths.items():
         own_files.unpack_own(path, file, dataset)

@@ -35,7 +35,7 @@ def find(dataset: DatasetSource, folder: Path) -> list[str]:
 def _is_own(path: Path, file: RawFile) -> bool:
     """Return whether a file has a readable header with other dimensions than the published one, and another size."""
     try:
-        found = _raw_or_packed(path)
+        found = raw_or_packed(path)
         shape = _shape(found, file)
         size = path.stat().st_size if found == path else idx.file_size(shape, file.item_type)
     except (DatasetError, OSError):  # missing, damaged, or just kept aside by another process
@@ -45,7 +45,7 @@ def _is_own(path: Path, file: RawFile) -> bool:
 
 def unpack_own(path: Path, file: RawFile, dataset: DatasetSource) -> None:
     """Check that one of the user's own four files is there, and unpack it if it is packed."""
-    found = _raw_or_packed(path)
+    found = raw_or_packed(path)
     if not found.is_file():
         raise DatasetError(f"{path}: missing; your own data needs all four: {', '.join(f.name for f in dataset.files)}")
     if found != path:
@@ -57,12 +57,7 @@ def unpack_own(path: Path, file: RawFile, dataset: DatasetSource) -> None:
                 raise DatasetError(f"{found}: {error}") from error
 
 
-def exists(path: Path) -> bool:
-    """Return whether a file is there, packed or not."""
-    return _raw_or_packed(path).is_file()
-
-
-def _raw_or_packed(path: Path) -> Path:
+def raw_or_packed(path: Path) -> Path:
     """Return the path of a file if it exists, else that of the `.gz` beside it."""
     return path if path.is_file() else path.with_name(f"{path.name}.gz")
 

@@ -151,13 +151,11 @@ class TabularDataModule(OwnDataModule):
         return ConfigError(f"data.{split}_csv_file must name a file, as in training: {self.path} has no {split} rows")
 
     def _read(self, path: Path, target: str) -> Table:
-        header = reader.read_header(path)
         features = self._schema.features if self._schema else self.features
-        if features is None:
-            features = [name for name in header if name and name != target]
-            if not features:
-                raise DatasetError(f"{path} has no column besides {target}")
-        return reader.read_table(path, [target, *features], texts=[target])
+        table = reader.read_table(path, [target, *features] if features else None, texts=[target])
+        if len(table.columns) < 2:
+            raise DatasetError(f"{path} has no column besides {target}")
+        return table
 
     def _encode(self, table: Table, target: str) -> Rows:
         inputs = torch.from_numpy(self.schema.encode(table))

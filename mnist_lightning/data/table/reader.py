@@ -96,8 +96,8 @@ def check_features(features: Sequence[str], target: str) -> None:
             raise ConfigError(f"data.features contains {name} twice")
 
 
-def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) -> Table:
-    """Read columns of a CSV file in UTF-8; those in `texts` as text, whatever they hold.
+def read_table(path: Path, columns: Sequence[str] | None, texts: Collection[str] = ()) -> Table:
+    """Read columns of a CSV file in UTF-8, or all that have a name; those in `texts` as text, whatever they hold.
 
     Fields are separated by commas; spaces after a comma are ignored. A field is missing if it is empty or one of the
     markers that pandas knows: NA, NaN, null and so on. In a row that ends early the last fields are missing. A row
@@ -107,7 +107,8 @@ def read_table(path: Path, columns: Sequence[str], texts: Collection[str] = ()) 
         DatasetError: If the file is not a table with these columns and rows, or a number is too large for float32.
     """
     header = read_header(path)
-    for name in columns:
+    columns = list(filter(None, header)) if columns is None else columns
+    for name in (*columns, *texts):
         if name not in header:
             advice = did_you_mean(name, filter(None, header))
             if len(header) == 1 and (match := re.search("[;|\t]", header[0])):

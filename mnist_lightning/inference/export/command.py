@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_lightning.atomic_write import check_output_file, write_output_file
 from mnist_lightning.console import CommandParser
 from mnist_lightning.errors import CheckpointError, ConfigError
-from mnist_lightning.inference.output_file import check_output_file, write_output_file
 
 if TYPE_CHECKING:
     from mnist_lightning.data.image_schema import ImageSchema

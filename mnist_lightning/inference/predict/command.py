@@ -7,10 +7,9 @@ import argparse
 from contextlib import suppress
 from pathlib import Path
 
-from mnist_lightning.atomic_write import check_writable
+from mnist_lightning.atomic_write import check_output_file, check_writable
 from mnist_lightning.console import CommandParser, print_stderr, printable
 from mnist_lightning.errors import ConfigError, ImageError
-from mnist_lightning.inference.output_file import check_output_file
 from mnist_lightning.inference.predict.output import ImageTable, Labelled, percent, write_predictions
 
 SHOWN_ROWS = 20

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from mnist_lightning.atomic_write import write_output_file
 from mnist_lightning.console import printable
 from mnist_lightning.images.reader import CONTACT_SHEET_SUFFIX
 from mnist_lightning.inference.digits.preprocess import NetworkInput
-from mnist_lightning.inference.output_file import write_output_file
 
 HEIGHT = 280  # pixels: ten for each of the 28 that the network sees of a digit
 GAP = 12

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mnist_lightning.atomic_write import write_output_file
 from mnist_lightning.console import printable
-from mnist_lightning.inference.output_file import write_output_file
 from mnist_lightning.inference.prediction import MAX_CLASSES, Prediction
 
 COLUMNS = ("label", "probability", "second", "second_probability", "third", "third_probability", "unsure")

@@ -166,7 +166,7 @@ def test_a_file_that_cannot_be_written_exits_5(command: Command, photos: Path, m
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mnist_lightning.inference.output_file.replace_file", full)
+    monkeypatch.setattr("mnist_lightning.atomic_write.replace_file", full)
     outcome = command("predict", "photos", "--output", "labels.csv")
     assert outcome.code == 5
     assert outcome.err == "error: cannot write labels.csv: No space left on device\n"

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from tests.conftest import Command
 from tests.training.bits import assert_same, comparable, content, scalars, stop_at
 
 EPOCHS, BATCHES = 3, 8  # 240 images in batches of 32, the last one short
+SGD = ("--model.optimizer", "SGD", "--model.optimizer.momentum", "0.9")
 
 SCENARIOS: dict[str, tuple[str, ...]] = {
     # Dropout always; the schedule cuts after every epoch that is not better.
@@ -25,8 +27,23 @@ SCENARIOS: dict[str, tuple[str, ...]] = {
         *("--data.rotation", "10", "--data.scale", "0.1", "--data.shear", "5", "--data.shift", "2"),
         *("--data.elastic", "1"),
     ),
+    # Classes of torch and of the user, by path.
+    "StepLR": (*SGD, "--model.lr_scheduler", "StepLR", "--model.lr_scheduler.step_size", "1"),
+    "OneCycleLR": (
+        *(*SGD, "--model.lr_scheduler", "OneCycleLR", "--model.lr_scheduler.max_lr", "0.1"),
+        *("--model.lr_scheduler_interval", "step"),
+    ),
+    "warm restarts": (*SGD, "--model.lr_scheduler", "CosineAnnealingWarmRestarts", "--model.lr_scheduler.T_0", "5"),
+    "own network": ("--model.network", "tests.faults.test_every_step.normalized"),
     "counted in steps": ("--trainer.max_epochs", "-1", "--trainer.max_steps", "24"),
 }
+
+
+def normalized(num_classes: int) -> nn.Module:
+    """Return a network with running statistics and dropout."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(), nn.Linear(32, num_classes)
+    )
 
 
 def check(fit: Command, command: Command, root: Path, options: Sequence[str], stops: Sequence[int]) -> None:

@@ -8,27 +8,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
-    from mnist_lightning.data.mnist.datamodule import MNISTDataModule
-    from mnist_lightning.data.table.datamodule import TabularDataModule
-    from mnist_lightning.data.table.dataset import TabularDataset
-    from mnist_lightning.inference.predictor import Predictor
-    from mnist_lightning.models.cnn import SimpleCNN
-    from mnist_lightning.training.classifier import Classifier
-    from mnist_lightning.training.default_callbacks import default_callbacks
-    from mnist_lightning.training.table_classifier import TableClassifier
-
-__all__ = [
-    "Classifier",
-    "MNISTDataModule",
-    "PictureFolderDataModule",
-    "Predictor",
-    "SimpleCNN",
-    "TableClassifier",
-    "TabularDataModule",
-    "TabularDataset",
-    "default_callbacks",
-]
+    from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule as PictureFolderDataModule
+    from mnist_lightning.data.mnist.datamodule import MNISTDataModule as MNISTDataModule
+    from mnist_lightning.data.table.datamodule import TabularDataModule as TabularDataModule
+    from mnist_lightning.data.table.dataset import TabularDataset as TabularDataset
+    from mnist_lightning.inference.predictor import Predictor as Predictor
+    from mnist_lightning.models.cnn import SimpleCNN as SimpleCNN
+    from mnist_lightning.training.classifier import Classifier as Classifier
+    from mnist_lightning.training.default_callbacks import default_callbacks as default_callbacks
+    from mnist_lightning.training.table_classifier import TableClassifier as TableClassifier
 
 _MODULES = {
     "Classifier": "mnist_lightning.training.classifier",
@@ -41,6 +29,7 @@ _MODULES = {
     "TabularDataset": "mnist_lightning.data.table.dataset",
     "default_callbacks": "mnist_lightning.training.default_callbacks",
 }
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> object:

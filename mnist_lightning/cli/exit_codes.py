@@ -20,15 +20,16 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 
 def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
-    """Run a command and return its exit code.
+    """Run a command and return its exit code; `unchanged_process` puts the handlers of signals back.
 
     Args:
         command: Runs it, and returns the exit code if it ends without an error.
         name: Its name, as typed.
         debug: Whether to print the traceback of an error.
     """
-    is_main = threading.current_thread() is threading.main_thread()  # no other thread may handle signals
-    before = {number: signal.signal(number, _exit_on_signal) for number in TERMINATION if is_main}
+    if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
+        for number in TERMINATION:
+            signal.signal(number, _exit_on_signal)
     try:
         return command()
     except UserError as error:
@@ -61,9 +62,6 @@ def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
         if _is_usage_error(error):
             return fail(" ".join(str(error).split()), 2)
         return fail(f"unexpected {type(error).__name__}: {error}; --debug shows where", 1)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _is_first_process() -> bool:

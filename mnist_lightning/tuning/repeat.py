@@ -81,7 +81,7 @@ def _metrics_of(results: Sequence[dict[str, Any]]) -> list[str]:
 def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """Train once; return the run's log folder, and its name, seed and accuracies."""
     from mnist_lightning.cli.lightning_cli import TrainerCLI
-    from mnist_lightning.cli.output import silenced_libraries
+    from mnist_lightning.cli.process_state import silenced_libraries
     from mnist_lightning.runs import run_folders
 
     with silenced_libraries():

@@ -13,8 +13,7 @@ from mnist_lightning.data.samples import Batch
 from mnist_lightning.evaluation.metric_collection import ClassificationMetrics, MetricOption, metric_paths
 from mnist_lightning.models.class_path import class_path_of
 from mnist_lightning.models.network import input_shape, make_network
-from mnist_lightning.training.attachment import trainer_of
-from mnist_lightning.training.classifier_base import ClassifierBase
+from mnist_lightning.training.classifier_base import ClassifierBase, trainer_of
 from mnist_lightning.training.optim.optimizer import check_options, make_optimizer
 from mnist_lightning.training.optim.schedule import lr_scheduler_config
 

@@ -4,17 +4,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
 from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.evaluation.metrics import Score
 from mnist_lightning.models.backbone import backbone_of
-from mnist_lightning.training.attachment import remove_objects, trainer_of
 from mnist_lightning.training.callbacks.weight_averaging import EMAWeights
-from mnist_lightning.training.class_weights import make_class_weights
 from mnist_lightning.training.initial_weights import load_initial_weights
+
+HYPER_PARAMETERS = (LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY)
 
 
 class ClassifierBase(LightningModule):
@@ -53,8 +54,13 @@ class ClassifierBase(LightningModule):
             self.print(load_initial_weights(self.network, options["init_from"], root))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the schema of the data, without which the weights cannot be used; `init_from` has done its work."""
-        remove_objects(checkpoint)
+        """Add the schema of the data, without which the weights cannot be used; `init_from` has done its work.
+
+        `load_from_checkpoint` needs hyper-parameters that are neither plain values nor tensors, such as a function
+        given to a subclass, as arguments; with them, it could not read the checkpoint.
+        """
+        for key in set(HYPER_PARAMETERS) & checkpoint.keys():
+            checkpoint[key] = {name: value for name, value in checkpoint[key].items() if _is_plain(value)}
         checkpoint["hyper_parameters"]["init_from"] = None
         datamodule = getattr(trainer_of(self), "datamodule", None)
         if isinstance(datamodule, ClassificationDataModule):
@@ -64,3 +70,34 @@ class ClassifierBase(LightningModule):
         """Return the weight averaging that `ema_decay` asks for."""
         decay = self.hparams["ema_decay"]
         return [EMAWeights(decay)] if decay and self.trainer.state.fn == "fit" else []
+
+
+def trainer_of(module: LightningModule) -> Trainer | None:
+    """Return the Trainer of a module; None before its first use, and in Fabric."""
+    try:
+        trainer: object = module.trainer
+    except RuntimeError:
+        return None
+    return trainer if isinstance(trainer, Trainer) else None
+
+
+def make_class_weights(weights: Any, num_classes: int, datamodule: object) -> Tensor | None:
+    """Return the weights that the option means, float32 (num_classes,); None if all are equal.
+
+    `balanced` counts the training labels: n / (num_classes · count), and 0 for a class without any.
+    """
+    if weights != "balanced":
+        return None if weights is None else torch.tensor(weights)
+    if not isinstance(datamodule, ClassificationDataModule):
+        raise ConfigError("model.class_weights: only the labels of this project's data modules are known; pass a list")
+    train = datamodule.samples("train")
+    counts = torch.bincount(train.labels[train.indices], minlength=num_classes)
+    return torch.where(counts > 0, counts.sum() / (num_classes * counts), 0.0)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    return value is None or type(value) in (bool, int, float, str) or isinstance(value, Tensor)

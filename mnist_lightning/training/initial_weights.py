@@ -6,11 +6,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from mnist_lightning.console import listed
 from mnist_lightning.errors import CheckpointError
 from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.checkpoint_verification import read_weights
-
-SHOWN = 6  # names of tensors in a message
 
 
 def load_initial_weights(network: nn.Module, reference: str, root: Path) -> str:
@@ -43,8 +42,7 @@ def load_initial_weights(network: nn.Module, reference: str, root: Path) -> str:
         ("start anew, not in the file", [name for name in own if name not in given]),
         ("in the file, not used", [name for name in given if name not in own]),
     ):
-        more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
-        lines += [f"  {title}: {', '.join(names[:SHOWN])}{more}"] if names else []
+        lines += [f"  {title}: {listed(names)}"] if names else []
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
 from mnist_lightning.data.loader import BatchLoader
 from mnist_lightning.errors import CheckpointError, ConfigError
 from mnist_lightning.models.backbone import backbone_of
-from mnist_lightning.training.class_weights import make_class_weights
+from mnist_lightning.training.classifier_base import make_class_weights
 from mnist_lightning.training.initial_weights import load_initial_weights
 from tests.conftest import Command
 from tests.training.bits import assert_same, content

@@ -9,7 +9,6 @@ from torch.optim import Adam, Optimizer
 
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.class_path import build, with_arguments
-from mnist_lightning.training.class_weights import check_class_weights
 from mnist_lightning.training.optim.muon import Muon
 
 FRACTIONS = ("warmup", "beta2", "label_smoothing", "ema_decay")
@@ -21,7 +20,10 @@ def check_options(options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If one is out of range, or differs from its default although it has no effect.
     """
-    check_class_weights(options["class_weights"], options["num_classes"])
+    weights, classes = options["class_weights"], options["num_classes"]
+    is_list = isinstance(weights, list | tuple) and len(weights) == classes
+    if weights not in (None, "balanced") and not (is_list and all(0 < weight < math.inf for weight in weights)):
+        raise ConfigError(f"model.class_weights must be balanced or {classes} numbers above 0, got {weights!s:.80}")
     fractions = ((name, 0 <= options[name] < 1, "in [0, 1)") for name in FRACTIONS)
     for name, is_valid, allowed in (
         ("lr", 0 < options["lr"] < math.inf, "above 0"),

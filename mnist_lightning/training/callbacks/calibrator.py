@@ -34,7 +34,7 @@ class Calibrator(Callback):
             predictions = self._collector.gather(trainer, trainer.val_dataloaders)
             logits, labels = predictions.logits, predictions.labels
         elif trainer.world_size == 1:
-            logits, labels = self._collector.collected()
+            logits, labels = (values.cpu() for values in self._collector.collected())
         else:
             raise ConfigError("Calibrator: on several devices it needs a data module of this project; leave it out")
         if not len(labels):

@@ -23,11 +23,11 @@ class PredictionCollector:
             self._batches.append((outputs, batch[1]))
 
     def collected(self) -> tuple[Tensor, Tensor]:
-        """Return the logits (N, classes) and labels (N,) of this process, on the CPU, and start over."""
+        """Return the logits (N, classes) and labels (N,) of this process, and start over."""
         batches, self._batches = self._batches, []
         if not batches:
             return torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
-        logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+        logits, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return logits.float(), labels
 
     def gather(self, trainer: Trainer, loader: Any) -> Predictions:
@@ -41,11 +41,10 @@ class PredictionCollector:
         logits = torch.zeros(count, len(schema_of(trainer).class_names), device=device)
         labels = torch.zeros(count, dtype=torch.int64, device=device)
         seen = torch.zeros_like(labels)
-        batches, self._batches = self._batches, []
-        if batches:
-            batch_logits, batch_labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-            places = loader.positions()[: len(batch_labels)].to(device)
-            logits[places], labels[places], seen[places] = batch_logits.float(), batch_labels, 1
+        own_logits, own_labels = self.collected()
+        if len(own_labels):
+            places = loader.positions()[: len(own_labels)].to(device)
+            logits[places], labels[places], seen[places] = own_logits, own_labels, 1
         # Each sample is evaluated on one rank and is zero on the others, so the sum is exact.
         logits, labels, seen = (
             trainer.strategy.reduce(values, reduce_op="sum").cpu() for values in (logits, labels, seen)

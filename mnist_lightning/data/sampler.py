@@ -82,6 +82,5 @@ class FileOrderSampler(OrderSampler, SequentialSampler):
         return self._positions(self.rank)
 
     def _positions(self, rank: int) -> Tensor:
-        return torch.cat(
-            [torch.arange(0), *torch.split(torch.arange(self.count), self.batch_size)[rank :: self.num_replicas]]
-        )
+        batches = torch.split(torch.arange(self.count), self.batch_size)
+        return torch.cat([torch.arange(0), *batches[rank :: self.num_replicas]])

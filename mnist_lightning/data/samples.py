@@ -50,9 +50,7 @@ class RowDataset(Dataset[Batch]):
 
     def to(self, device: torch.device) -> None:
         """Move the samples to a device."""
-        self.inputs, self.labels, self.indices = (
-            tensor.to(device) for tensor in (self.inputs, self.labels, self.indices)
-        )
+        self.inputs, self.labels, self.indices = (each.to(device) for each in (self.inputs, self.labels, self.indices))
 
     def _inputs(self, chosen: Tensor, generator: Generator | None) -> Tensor:
         return self.inputs.index_select(0, chosen)

@@ -113,9 +113,8 @@ def learning_curves(curves: Mapping[str, Curve]) -> "Figure | None":
     """Draw loss and accuracy over the epochs, by TensorBoard's tag; None if there is no point."""
     from matplotlib.ticker import MaxNLocator
 
-    charts = {
-        name: [tag for tag in tags if curves.get(tag)] for name, tags in CURVES.items() if any(map(curves.get, tags))
-    }
+    charts = {name: [tag for tag in tags if curves.get(tag)] for name, tags in CURVES.items()}
+    charts = {name: tags for name, tags in charts.items() if tags}
     if not charts:
         return None
     figure = _figure(4.6 * len(charts), 3.4)

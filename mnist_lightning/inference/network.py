@@ -66,27 +66,26 @@ def load_network(kind: type[SchemaT], reference: str = "best", root: Path = Path
     another kind, that is a CheckpointError.
     """
     located = run_folders.locate(reference, root)
-    checkpoint = checkpoint_verification.read_checkpoint(located.path)
+    path = located.path
+    checkpoint = checkpoint_verification.read_checkpoint(path)
     schema = schema_from_plain(checkpoint.get("inputs")) or read_schema(checkpoint)
     if schema is None:
-        raise CheckpointError(
-            f"{located.path} does not define what its network takes; it was not saved by this project's fit"
-        )
+        raise CheckpointError(f"{path} does not define what its network takes; it was not saved by this project's fit")
     if not isinstance(schema, kind):
         raise CheckpointError(
-            f"{located.path} was trained on a table: predict takes a .csv file with it; "
+            f"{path} was trained on a table: predict takes a .csv file with it; "
             "images, export and demo need a network that was trained on images"
             if isinstance(schema, TableSchema)
-            else f"{located.path} was not trained on a table: it cannot label the rows of a .csv file"
+            else f"{path} was not trained on a table: it cannot label the rows of a .csv file"
         )
     class_path = _class_path(checkpoint)
     try:
         network = build(class_path, nn.Module) if class_path else _build(schema, checkpoint["state_dict"])
     except ConfigError as error:
-        raise CheckpointError(f"{located.path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
     prefix = checkpoint_verification.NETWORK_PREFIX
     expected = {prefix + name: value for name, value in network.state_dict().items()}
-    checkpoint_verification.check_weights(located.path, checkpoint, expected)
+    checkpoint_verification.check_weights(path, checkpoint, expected)
     weights = {name.removeprefix(prefix): checkpoint["state_dict"][name] for name in expected}
     network.to_empty(device="cpu").load_state_dict(weights)
     options = checkpoint.get("datamodule_hyper_parameters")
@@ -95,7 +94,7 @@ def load_network(kind: type[SchemaT], reference: str = "best", root: Path = Path
     return TrainedNetwork(
         network=network.eval(),
         schema=schema,
-        path=located.path,
+        path=path,
         epoch=checkpoint["epoch"],
         calibration=calibration.from_checkpoint(checkpoint) or UNCALIBRATED,
         run=located.run,

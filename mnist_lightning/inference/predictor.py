@@ -44,12 +44,10 @@ class Predictor:
     """
 
     def __init__(self, trained: TrainedNetwork[ImageSchema], unsure_below: float | None = None) -> None:
-        if unsure_below is None:
-            unsure_below = trained.calibration.unsure_below
-        if not 0 <= unsure_below <= 1:
-            raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self.trained = trained
-        self.unsure_below = unsure_below
+        self.unsure_below = trained.calibration.unsure_below if unsure_below is None else unsure_below
+        if not 0 <= self.unsure_below <= 1:
+            raise ValueError(f"unsure_below must be in [0, 1], got {unsure_below}")
         self._network = trained.pixel_network
 
     @classmethod

@@ -30,15 +30,14 @@ def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
     if isinstance(target, str):
         return {"class_path": target, "init_args": {}}
     if isinstance(target, dict):
-        if not isinstance(target.get("class_path"), str) or not isinstance(target.get("init_args"), dict | None):
+        path, arguments = target.get("class_path"), target.get("init_args", {})
+        if not isinstance(path, str) or not isinstance(arguments, dict | None):
             raise ConfigError(f"a class is named by its class_path and init_args, got {target!r:.80}")
-        if target.get("init_args", {}) is None:
-            raise ConfigError(
-                f"{target['class_path']} was given as an object, so its arguments are not known: pass it again"
-            )
-        return {"class_path": target["class_path"], "init_args": dict(target.get("init_args", {}))}
+        if arguments is None:
+            raise ConfigError(f"{path} was given as an object, so its arguments are not known: pass it again")
+        return {"class_path": path, "init_args": dict(arguments)}
     function = target.func if isinstance(target, partial) else target
-    arguments: dict[str, Any] | None = dict(target.keywords) if isinstance(target, partial) else {}
+    arguments = dict(target.keywords) if isinstance(target, partial) else {}
     if not hasattr(function, "__qualname__"):
         function, arguments = type(function), None
     path = f"{function.__module__}.{function.__qualname__}"

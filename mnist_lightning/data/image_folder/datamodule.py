@@ -78,10 +78,8 @@ class PictureFolderDataModule(OwnDataModule):
         self.size, self.channels = size, 3 if colour else 1
         self.cache = cache_folder(Path(data_dir).expanduser(), self.path, size, self.channels)
         if Path(os.path.realpath(self.cache)).is_relative_to(os.path.realpath(self.path)):
-            raise ConfigError(
-                f"data.data_dir must lie outside of data.folder, where {printable(data_dir)} would be taken for a "
-                "class; run the command in another folder"
-            )
+            fault = f"{printable(data_dir)} would be taken for a class; run the command in another folder"
+            raise ConfigError(f"data.data_dir must lie outside of data.folder, where {fault}")
         self._schema: ImageSchema | None = None
         self._duplicates: duplicates.Pairs = []
         self.save_hyperparameters(logger=False)

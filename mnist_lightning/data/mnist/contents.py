@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_lightning.data.image_schema import SIDE, ImageSchema, read_schema
-from mnist_lightning.data.mnist import fetch, own_files
-from mnist_lightning.data.mnist.raw_files import digest_of
+from mnist_lightning.data.mnist import fetch, raw_files
 from mnist_lightning.data.mnist.registry import MNIST, DatasetSource
 from mnist_lightning.data.statistics import mean_and_std
 from mnist_lightning.errors import CheckpointError, DatasetError
@@ -22,14 +21,14 @@ def described(dataset: DatasetSource, data_dir: Path, source: fetch.Source) -> D
     """
     folder = data_dir / dataset.folder / "raw"
     paths = {folder / file.name: file for file in dataset.files[:2]}  # of the training images and labels
-    if not own_files.find(dataset, folder) and source != "files":
+    if not raw_files.find_own(dataset, folder) and source != "files":
         return dataset
-    if not all(own_files.raw_or_packed(path).is_file() for path in paths):
+    if not all(raw_files.raw_or_packed(path).is_file() for path in paths):
         return dataset  # `fetch` reports what is missing
     for path, file in paths.items():
-        own_files.unpack_own(path, file, dataset)
-    images, labels = read_split(own_files.with_any_classes(dataset), folder, "train")
-    digests = [digest_of(path) for path in paths]
+        raw_files.unpack_own(path, file, dataset)
+    images, labels = read_split(raw_files.with_any_classes(dataset), folder, "train")
+    digests = [raw_files.digest_of(path) for path in paths]
     if digests == [file.sha256 for file in paths.values()]:
         return dataset
     names = dataset.class_names if dataset.folder != MNIST.folder else _counted(labels, [*paths][1])

@@ -16,7 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mnist_lightning.console import print_stderr
-from mnist_lightning.data.mnist import idx, own_files
+from mnist_lightning.data.mnist import idx, raw_files
 from mnist_lightning.data.mnist.download import download
 from mnist_lightning.data.mnist.raw_files import FetchError, difference, keep_aside, publish, unpack
 from mnist_lightning.data.mnist.registry import Archive, DatasetSource, RawFile
@@ -47,13 +47,13 @@ def fetch(
     folder = Path(data_dir) / dataset.folder / "raw"
     files = {folder / file.name: file for file in dataset.files}
     try:
-        own = own_files.find(dataset, folder)
+        own = raw_files.find_own(dataset, folder)
         if own and source != "files":
             print_stderr(f"{folder}: {own[0]} is not the published file: using the four files there as your own")
         if own or source == "files":
             for path, file in files.items():
-                own_files.unpack_own(path, file, dataset)
-            dataset = own_files.with_any_classes(dataset)
+                raw_files.unpack_own(path, file, dataset)
+            dataset = raw_files.with_any_classes(dataset)
         elif any(_fault(path, file) for path, file in files.items()):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_name(".lock")):

@@ -33,9 +33,7 @@ def main(args: list[str]) -> int:
 
     trained = load_network(ImageSchema, options.ckpt_path)
     if trained.schema.origin:
-        raise CheckpointError(
-            f"{trained.path} was trained on folders of images, and drawings are nothing like them; use predict instead"
-        )
+        raise CheckpointError(f"{trained.path} was trained on folders of images, not on drawings; use predict instead")
     with make_server(trained, options.host, options.port) as server:
         address = ipaddress.ip_address(str(server.server_address[0]))
         host = "localhost" if address.is_unspecified else f"[{address}]" if address.version == 6 else address

@@ -37,11 +37,8 @@ A network that was trained on folders of images takes (N, S, S), or RGB (N, S, S
 def main(args: list[str]) -> int:
     """Run the command with the arguments after `export`; return its exit code."""
     options = _parser().parse_args(args)
-    missing = [package for package in PACKAGES[options.format] if find_spec(package) is None]
-    if missing:
-        raise ConfigError(
-            f"--format {options.format} needs {', '.join(missing)}: pip install 'mnist-lightning[export]'"
-        )
+    if missing := ", ".join(package for package in PACKAGES[options.format] if find_spec(package) is None):
+        raise ConfigError(f"--format {options.format} needs {missing}: pip install 'mnist-lightning[export]'")
     if options.output and options.output.suffix != f".{options.format}":
         raise ConfigError(f"--output {options.output} must end in .{options.format}, or pass another --format")
     from mnist_lightning.data.image_schema import ImageSchema

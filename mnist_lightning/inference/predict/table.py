@@ -10,8 +10,6 @@ from mnist_lightning.inference.network import TrainedNetwork
 from mnist_lightning.inference.predict.output import Labelled
 from mnist_lightning.inference.prediction import Prediction, predictions_from
 
-BATCH_SIZE = 4096  # rows that go through the network at once; limits the memory
-
 
 def label_rows(trained: TrainedNetwork[TableSchema], csv_file: Path, unsure_below: float) -> list[Labelled]:
     """Return the prediction for each row of a CSV file, with the row's number in the file.
@@ -21,7 +19,7 @@ def label_rows(trained: TrainedNetwork[TableSchema], csv_file: Path, unsure_belo
     """
     table = read_table(csv_file, trained.schema.features)
     predictions: list[Prediction] = []
-    for inputs in torch.split(torch.from_numpy(trained.schema.encode(table)), BATCH_SIZE):
+    for inputs in torch.split(torch.from_numpy(trained.schema.encode(table)), trained.schema.eval_batch_size):
         with torch.inference_mode():
             probabilities = (trained.network(inputs) / trained.calibration.temperature).softmax(dim=1)
         predictions += predictions_from(probabilities, trained.schema.class_names, unsure_below)

@@ -16,7 +16,7 @@ from mnist_lightning.cli.safe_yaml import guard_configs
 from mnist_lightning.cli.saved_config import Change
 from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.errors import ConfigError, UserError
-from mnist_lightning.models.class_path import resolve
+from mnist_lightning.models.class_path import import_object
 from mnist_lightning.training.callbacks.early_stopping import RunEarlyStopping
 from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
@@ -146,7 +146,7 @@ class OptionsCLI(LightningCLI):
         model = self.config[self.command].model
         named = {name: model.get(name) for name in BUILT_BY_MODEL if isinstance(model.get(name), Namespace)}
         for name, value in named.items():
-            model[name] = partial(resolve(value.as_dict()), **value.get("init_args", {}))
+            model[name] = partial(import_object(value.class_path), **value.get("init_args", {}))
         try:
             with in_run(self.config[self.command].trainer, *self.session.place_of_loggers(self.config[self.command])):
                 super().instantiate_classes()

@@ -62,11 +62,6 @@ class FileOrderSampler(OrderSampler, SequentialSampler):
 
     Whole batches, so that each is computed as a single process would compute it. A rank may have a batch less than the
     first, or none; the length is that of the first, because all ranks of a Trainer must expect the same.
-
-    Args:
-        dataset: The samples of the split.
-        batch_size: Samples in a batch, at least 1.
-        group: As for an `OrderSampler`.
     """
 
     def __init__(self, dataset: Any, batch_size: int, group: dict[str, int] | None = None) -> None:

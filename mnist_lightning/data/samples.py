@@ -24,8 +24,7 @@ class Samples:
 class RowDataset(Dataset[Batch]):
     """The rows of a split of a table: item i is float32 (F,) and its label, int64 ().
 
-    Args:
-        samples: The rows; they are never copied, but moved to the device that asks for batches.
+    They are never copied, but moved to the device that asks for batches.
     """
 
     augmentation: Augmentation | None = None

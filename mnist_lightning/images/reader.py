@@ -1,4 +1,4 @@
-"""Read a person's image file safely: limited in size, of a known format, upright, in 8 bits.
+"""Read a person's image file safely: limited in size, of a known format, upright, in 8 bits; resize it to a square.
 
 Neither a file's name nor its header is trusted. The only decoder is Pillow.
 """
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from mnist_lightning.console import printable
@@ -54,16 +55,16 @@ def find_image_files(places: Sequence[str]) -> tuple[list[Path], list[ImageError
         found = []
         for folder, subfolders, names in os.walk(place, onerror=add_error):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            visible = sorted(name for name in names if not name.startswith("."))
-            found += [
-                Path(folder, name)
-                for name in visible
-                if name.lower().endswith(SUFFIXES + UNSUPPORTED_SUFFIXES) and not name.endswith(CONTACT_SHEET_SUFFIX)
-            ]
+            found += [Path(folder, name) for name in sorted(names) if _is_visible_image(name)]
         if not found:
             errors.append(ImageError(f"{printable(place)}: the folder contains no images ({', '.join(SUFFIXES)})"))
         paths += found
     return paths, errors
+
+
+def _is_visible_image(name: str) -> bool:
+    is_image = name.lower().endswith(SUFFIXES + UNSUPPORTED_SUFFIXES)
+    return is_image and not name.startswith(".") and not name.endswith(CONTACT_SHEET_SUFFIX)
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -125,6 +126,16 @@ def flatten(image: Image.Image) -> Image.Image:
     flat.info.clear()  # including EXIF: whoever reads that would turn the image once more
     flat.getexif()[ExifTags.Base.Orientation] = orientation
     return ImageOps.exif_transpose(flat)
+
+
+def letterbox(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
+    """Return an image resized with its aspect ratio kept, and centred on black: uint8 (size, size), or (size, size, 3).
+
+    An image that already has this size keeps its pixels. One channel is grey (Pillow's ITU-R 601 luma), three are RGB.
+    """
+    converted = image.convert("L" if channels == 1 else "RGB")
+    # Pillow's bilinear filter antialiases when it shrinks an image, as torchvision's `Resize` does.
+    return np.array(ImageOps.pad(converted, (size, size), Image.Resampling.BILINEAR, color=0))
 
 
 def _read_bytes(path: str | os.PathLike[str], name: str) -> bytes:

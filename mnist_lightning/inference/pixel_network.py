@@ -15,14 +15,9 @@ Runtime = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.fl
 
 
 class PixelNetwork(nn.Module):
-    """A trained network together with its normalisation and softmax, as other programs need it.
+    """A trained network with its normalisation and its softmax, before which logits are divided by the temperature.
 
-    Args:
-        network: The network, from normalised images to logits.
-        mean: Mean of the training images' pixels, scaled to [0, 1].
-        std: Standard deviation of the training images' pixels, positive.
-        temperature: Divides the logits before the softmax, positive.
-        shape: The shape of an image's pixels, (H, W) or (H, W, 3).
+    Other programs need it in this form. Mean and std are those of an `ImageSchema`, and so is the shape of an image.
     """
 
     def __init__(

@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_lightning.data.image_schema import ImageSchema
-from mnist_lightning.images.letterbox import letterbox
-from mnist_lightning.images.reader import read_image
+from mnist_lightning.images.reader import letterbox, read_image
 from mnist_lightning.inference.digits.preprocess import (
     InkChoice,
     NetworkInput,

@@ -45,18 +45,14 @@ def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
     return {"class_path": path, "init_args": arguments}
 
 
-def resolve(class_path: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return the class or function that a path names; raise the errors of `import_object`."""
-    path: str = class_path["class_path"]
-    return _given[path] if path in _given else import_object(path)
-
-
 def import_object(path: str) -> Any:
-    """Return what a dotted path such as `torchvision.models.resnet18` names.
+    """Return what a dotted path such as `torchvision.models.resnet18` names, or what was given to `class_path_of`.
 
     Raises:
         ConfigError: If it cannot be imported; the message says whether a module, a package or a name is missing.
     """
+    if path in _given:
+        return _given[path]
     module, _, name = path.rpartition(".")
     if not module:
         raise ConfigError(f"{path} is not the path of a class, such as my_module.{path or 'MyClass'}")
@@ -110,7 +106,7 @@ def with_arguments(class_path: ClassPath, determined: Mapping[str, Any]) -> Clas
     A function that passes keywords on, as those of torchvision.models do, is taken to accept `num_classes`. An argument
     that was set to another value is a ConfigError.
     """
-    target = resolve(class_path)
+    target = import_object(class_path["class_path"])
     try:
         parameters = signature(target).parameters
     except ValueError:  # a built-in class
@@ -133,7 +129,7 @@ def build(class_path: ClassPath, kind: type[T], *args: Any) -> T:
 
     If it cannot be called with these arguments, or returns something else, that is a ConfigError.
     """
-    path, target = class_path["class_path"], resolve(class_path)
+    target = import_object(path := class_path["class_path"])
     if isclass(target) and not issubclass(target, kind):
         raise ConfigError(f"{path} is not a subclass of {kind.__name__}")
     try:

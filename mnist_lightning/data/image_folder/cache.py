@@ -20,8 +20,7 @@ from mnist_lightning.atomic_write import remove_parts
 from mnist_lightning.console import printable
 from mnist_lightning.data.image_folder.index import ClassFolders
 from mnist_lightning.errors import DatasetError, ImageError, StorageError
-from mnist_lightning.images.letterbox import letterbox
-from mnist_lightning.images.reader import read_image
+from mnist_lightning.images.reader import letterbox, read_image
 
 IMAGES, TABLE, FAULTS = "images.npy", "pictures.csv", "unreadable.txt"
 COLUMNS = ["image", "file", "class", "bytes", "modified_ns", "digest"]

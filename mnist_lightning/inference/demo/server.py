@@ -37,13 +37,9 @@ HEADERS = {
 
 
 class PageServer(ThreadingHTTPServer):
-    """Serve the page until it is shut down.
+    """Serve the page on a port, 0 for a free one, until it is shut down.
 
-    Args:
-        host: Address to listen on.
-        port: Port to listen on; 0 chooses a free one.
-        network: The network's metadata for the page, which become JSON.
-        predict: Returns the prediction, which becomes JSON, for a drawing of `BODY_BYTES` bytes.
+    The network's metadata, and what `predict` returns for a drawing of `BODY_BYTES` bytes, reach the page as JSON.
     """
 
     daemon_threads = True  # the process ends without waiting for idle connections

@@ -16,8 +16,7 @@ from mnist_lightning.data.image_schema import SIDE, ImageSchema
 from mnist_lightning.data.mnist import fetch, idx
 from mnist_lightning.data.mnist.registry import MNIST, DatasetSource
 from mnist_lightning.errors import DatasetError
-from mnist_lightning.images.letterbox import letterbox
-from mnist_lightning.images.reader import read_image
+from mnist_lightning.images.reader import letterbox, read_image
 from mnist_lightning.inference.pixel_network import Runtime
 
 BATCH_SIZE = 500

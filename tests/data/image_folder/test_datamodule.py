@@ -19,7 +19,7 @@ from mnist_lightning import MNISTDataModule, PictureFolderDataModule
 from mnist_lightning.data.image_folder.duplicates import split_images
 from mnist_lightning.data.image_folder.index import UNSPLIT, ClassFolders, read_class_folders
 from mnist_lightning.errors import ConfigError, DatasetError
-from mnist_lightning.images.letterbox import letterbox
+from mnist_lightning.images.reader import letterbox
 from tests.data.image_folder.small_images import ready, write_classes, write_image
 
 

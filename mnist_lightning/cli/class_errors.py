@@ -34,11 +34,10 @@ def class_message(message: str, args: Sequence[str]) -> str:
     """
     if match := re.search(NOT_ACCEPTED, message) or re.match(REQUIRED, message):
         return _about_argument(match[1], args, is_missing=match.re.pattern == REQUIRED)
-    if (match := re.match(NESTED_KEY, message)) and (owner := next(_owners(match[1], args), None)):
-        expected = re.search(r"Expected an? (?:<class ')?([^'>\n]+)", match[2])
-        given = re.search(r"(?:Got value|Given value): (.+)", message)
-        if expected and given:
-            return f"{owner[0]}.{match[1]} must be {expected[1].strip('. ')}, got {shortened(given[1])}"
+    if match := re.match(NESTED_KEY, message, re.DOTALL):
+        owner, wrong = next(_owners(match[1], args), None), wrong_value(match[2])
+        if owner and wrong:
+            return f"{owner[0]}.{match[1]} {wrong}"
     key = re.match(r'Parser key "(.+?)":', message)
     where = f"{key[1]}{place_of(key[1], args)}: " if key else ""
     if match := re.search(PROBLEM, message, re.DOTALL):
@@ -52,6 +51,16 @@ def class_message(message: str, args: Sequence[str]) -> str:
         choices = re.findall(r"'(\w+)'", "".join(re.findall(LITERAL, message)))
         return where + _about_name(given[1], kinds, choices)
     return ""
+
+
+def wrong_value(message: str) -> str:
+    """Return what a value must be and is, from jsonargparse's message on one of another type; "" for other messages."""
+    expected = re.findall(r"Expected an? (?:<class ')?(typing\.Literal\[.*?\]|[^'>\n]+)", message)
+    given = re.search(r"(?:Got value|Given value): (.+)", message)
+    if not expected or not given:
+        return ""
+    allowed = " or ".join(dict.fromkeys(name.strip(". ").removeprefix("typing.Literal") for name in expected))
+    return f"must be {allowed}, got {shortened(given[1])}"
 
 
 def _about_class(path: str, reason: str) -> str:

@@ -50,9 +50,11 @@ class Classes:
 
     def __init__(self, args: Sequence[str]) -> None:
         reference = (values_of(args, "--ckpt_path") or ["" if args[0] == "fit" else "best"])[-1]
-        saved = {} if values_of(args, *CONFIG_OPTIONS) or not reference else _of_checkpoint(reference, _root(args))
+        root = Path((values_of(args, "--trainer.default_root_dir") or ["."])[-1])
+        saved = {} if values_of(args, *CONFIG_OPTIONS) or not reference else _of_checkpoint(reference, root)
+        by_option = next((kind for name, kind in DATA_OF.items() if values_of(args, f"--data.{name}")), MNISTDataModule)
         for group, kind, default in (
-            ("data", LightningDataModule, lambda: _data_of_options(args)),
+            ("data", LightningDataModule, lambda: by_option),
             ("model", LightningModule, lambda: default_model(self.data)),
         ):
             path = next(named_classes(args, group), None) or saved.get(group)
@@ -64,17 +66,8 @@ class Classes:
     @property
     def paths(self) -> dict[str, str]:
         """The class path of each group that a config has to name, because it is not the default."""
-        paths = {}
-        if self.data is not MNISTDataModule:
-            paths["data"] = path_of(self.data)
-        if self.model is not default_model(self.data):
-            paths["model"] = path_of(self.model)
-        return paths
-
-    @property
-    def determined(self) -> tuple[str, ...]:
-        """Names of the model arguments that the data determine."""
-        return determined_by(self.data)
+        chosen = {"data": (self.data, MNISTDataModule), "model": (self.model, default_model(self.data))}
+        return {group: path_of(kind) for group, (kind, default) in chosen.items() if kind is not default}
 
 
 def default_model(data: type[LightningDataModule]) -> type[Classifier]:
@@ -110,11 +103,3 @@ def _of_checkpoint(reference: str, root: Path) -> dict[str, str]:
         return {}
     groups = {group: split_group(group, config.get(group))[0] for group in ("data", "model")}
     return {"data": path_of(MNISTDataModule)} | {group: path for group, path in groups.items() if path}
-
-
-def _data_of_options(args: Sequence[str]) -> type[LightningDataModule]:
-    return next((kind for option, kind in DATA_OF.items() if values_of(args, f"--data.{option}")), MNISTDataModule)
-
-
-def _root(args: Sequence[str]) -> Path:
-    return Path((values_of(args, "--trainer.default_root_dir") or ["."])[-1])

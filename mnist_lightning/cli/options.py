@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from mnist_lightning.cli.class_errors import class_message
-from mnist_lightning.cli.classes import Classes
+from mnist_lightning.cli.classes import Classes, determined_by
 from mnist_lightning.cli.parser import OptionParser, describe
 from mnist_lightning.cli.resume import with_checkpoint
 from mnist_lightning.cli.run_session import RunSession
@@ -103,7 +103,7 @@ class OptionsCLI(LightningCLI):
             help="Whether `fit` ends with `test` of the best checkpoint.",
         )
         options = parser.get_defaults(skip_validation=True)
-        for name in self.classes.determined:
+        for name in determined_by(self.classes.data):
             if f"model.{name}" in options:
                 compute = partial(self._model_argument, name)
                 parser.link_arguments("data", f"model.{name}", compute_fn=compute, apply_on="instantiate")

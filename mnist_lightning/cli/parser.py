@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from mnist_lightning.cli.class_errors import class_message
+from mnist_lightning.cli.class_errors import class_message, wrong_value
 from mnist_lightning.cli.class_groups import flat_arguments, join_groups
 from mnist_lightning.cli.safe_yaml import config_files, place_of, read_config
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
@@ -113,15 +113,8 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
         return unknown
     if about_class := class_message(message, args):
         return about_class
-    if match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL):
-        key, reason = match[1], match[2]
-        expected = re.findall(r"Expected an? (?:<class ')?(typing\.Literal\[.*?\]|[^'>\n]+)", reason)
-        given = re.search(r"(?:Got value|Given value): (.+)", reason)
-        if expected and given:
-            allowed = " or ".join(dict.fromkeys(name.strip(". ").removeprefix("typing.Literal") for name in expected))
-            on_command_line = any(arg.split("=")[0] == f"--{key}" for arg in args)
-            place = "" if on_command_line else place_of(key, args)
-            return f"{key}{place} must be {allowed}, got {shortened(given[1])}"
+    if (match := re.match(r'Parser key "(.+?)":(.+)', message, re.DOTALL)) and (wrong := wrong_value(match[2])):
+        return f"{match[1]}{place_of(match[1], args)} {wrong}"
     return "\n".join(map(shortened, message.strip().splitlines()[:5]))
 
 

@@ -76,7 +76,9 @@ def config_files(args: Sequence[str]) -> list[str]:
 
 
 def place_of(key: str, args: Sequence[str]) -> str:
-    """Return ` in FILE, line N` if a config file on the command line sets a key, else ""."""
+    """Return ` in FILE, line N` if a config file sets a key, and "" if nothing does or the command line itself."""
+    if any(arg.split("=")[0] == f"--{key}" for arg in args):
+        return ""
     for file in reversed(config_files(args)):
         try:
             node = yaml.compose(Path(file).read_text())

@@ -25,11 +25,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written_beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
-    """Write data to a temporary file next to `path`; yields the function that renames it to `path`.
-
-    Raises:
-        OSError: As `replace_file` does.
-    """
+    """Write data to a temporary file next to `path`; yield the function that renames it to `path`."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     part = Path(name)
     try:
@@ -67,11 +63,7 @@ def write_output_file(path: Path, data: bytes) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files can be created in a folder; create it if it does not exist.
-
-    Raises:
-        StorageError: If the folder cannot be created or written.
-    """
+    """Raise a StorageError unless files can be created in a folder; create it if it does not exist."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -16,7 +16,7 @@ from mnist_lightning.cli.safe_yaml import CONFIG_OPTIONS, FAULTS, parse_yaml, re
 from mnist_lightning.console import shortened
 from mnist_lightning.errors import ConfigError
 
-GROUPS = ("model", "data")
+GROUPS = ("data", "model")
 NESTED = ("init_args", "dict_kwargs")
 
 

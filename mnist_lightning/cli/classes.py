@@ -7,11 +7,11 @@ class: as named, else those of the checkpoint, else the defaults.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from mnist_lightning.cli.class_groups import named_classes, split_group
+from mnist_lightning.cli.class_groups import GROUPS, named_classes, split_group
 from mnist_lightning.cli.safe_yaml import CONFIG_OPTIONS, read_config, values_of
 from mnist_lightning.data.datamodule import ClassificationDataModule
 from mnist_lightning.data.image_folder.datamodule import PictureFolderDataModule
@@ -26,6 +26,8 @@ from mnist_lightning.runs.checkpoint_verification import read_checkpoint
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.table_classifier import TableClassifier
 
+T = TypeVar("T")
+
 DATA_OF = {"csv_file": TabularDataModule, "folder": PictureFolderDataModule}  # by options that name the data
 OF_IMAGES = ("num_classes", "in_channels", "image_size")
 OF_ROWS = ("num_classes", "in_features")
@@ -34,40 +36,36 @@ OF_ROWS = ("num_classes", "in_features")
 class Classes:
     """The classes that a command line is about.
 
+    A class that cannot be imported, or is of another type, is a ConfigError.
+
     Args:
         args: The command line, from the subcommand on.
-
-    Attributes:
-        data: The LightningDataModule: as named, else that of the checkpoint, else as the options tell.
-        model: The LightningModule: as named, else that of the checkpoint, else the one that belongs to the data.
-
-    Raises:
-        ConfigError: If a class cannot be imported or is of another type.
     """
 
-    data: type[LightningDataModule]
-    model: type[LightningModule]
+    data: type[LightningDataModule]  # as named, else that of the checkpoint, else as the options tell
+    model: type[LightningModule]  # as named, else that of the checkpoint, else the one that belongs to the data
 
     def __init__(self, args: Sequence[str]) -> None:
         reference = (values_of(args, "--ckpt_path") or ["" if args[0] == "fit" else "best"])[-1]
         root = Path((values_of(args, "--trainer.default_root_dir") or ["."])[-1])
         saved = {} if values_of(args, *CONFIG_OPTIONS) or not reference else _of_checkpoint(reference, root)
         by_option = next((kind for name, kind in DATA_OF.items() if values_of(args, f"--data.{name}")), MNISTDataModule)
-        for group, kind, default in (
-            ("data", LightningDataModule, lambda: by_option),
-            ("model", LightningModule, lambda: default_model(self.data)),
-        ):
-            path = next(named_classes(args, group), None) or saved.get(group)
-            try:
-                setattr(self, group, resolve_subclass(path, kind) if path else default())
-            except ConfigError as error:
-                raise ConfigError(f"{group}: {error}") from error
+        data, model = (next(named_classes(args, group), None) or saved.get(group) for group in GROUPS)
+        self.data = _resolve("data", data, LightningDataModule) if data else by_option
+        self.model = _resolve("model", model, LightningModule) if model else default_model(self.data)
 
     @property
     def paths(self) -> dict[str, str]:
         """The class path of each group that a config has to name, because it is not the default."""
         chosen = {"data": (self.data, MNISTDataModule), "model": (self.model, default_model(self.data))}
         return {group: path_of(kind) for group, (kind, default) in chosen.items() if kind is not default}
+
+
+def _resolve(group: str, path: str, kind: type[T]) -> type[T]:
+    try:
+        return resolve_subclass(path, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{group}: {error}") from error
 
 
 def default_model(data: type[LightningDataModule]) -> type[Classifier]:
@@ -101,5 +99,5 @@ def _of_checkpoint(reference: str, root: Path) -> dict[str, str]:
         config = read_config(run.logs / "config.yaml")
     except (CheckpointError, ConfigError, OSError, RuntimeError):  # RuntimeError: a loop of links; reported later
         return {}
-    groups = {group: split_group(group, config.get(group))[0] for group in ("data", "model")}
+    groups = {group: split_group(group, config.get(group))[0] for group in GROUPS}
     return {"data": path_of(MNISTDataModule)} | {group: path for group, path in groups.items() if path}

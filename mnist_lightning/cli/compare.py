@@ -17,14 +17,7 @@ same error rate. The test is about these two trained networks; use `repeat` to c
 
 
 def main(args: list[str]) -> int:
-    """Run the command; return its exit code.
-
-    Args:
-        args: The command line after `compare`.
-
-    Raises:
-        ConfigError: If a run was not tested, or the runs were not tested on the same samples.
-    """
+    """Run the command; return its exit code. A run that was not tested on the same samples is a ConfigError."""
     parser = CommandParser("compare", DESCRIPTION, "compare version_3 version_5")
     parser.add_argument(
         "runs",

@@ -26,11 +26,7 @@ Finding = tuple[str, str, str]
 
 
 def main(args: list[str]) -> int:
-    """Print the report; return 1 if there is a fault, else 0.
-
-    Args:
-        args: The command line after `doctor`.
-    """
+    """Print the report; return 1 if there is a fault, else 0."""
     description = "Report whether this machine can train and use a network; exit with 1 if not. Changes nothing."
     parser = CommandParser("doctor", description, "doctor --data.data_dir data")
     parser.add_argument(

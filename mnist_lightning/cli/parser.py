@@ -48,11 +48,7 @@ class OptionParser(LightningArgumentParser):
     class_paths: Mapping[str, str] = MappingProxyType({})  # of the groups that a config has to name a class for
 
     def parse_command(self, args: list[str]) -> Namespace:
-        """Parse the command line of a subcommand and check its options.
-
-        Raises:
-            ConfigError: If a config file or the value of an option is wrong; other mistakes exit with code 2.
-        """
+        """Parse the command line of a subcommand; mistakes are ConfigErrors, or end the program with exit code 2."""
         OptionParser.command_line = args
         for file in config_files(args):
             read_config(file)
@@ -119,11 +115,7 @@ def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> st
 
 
 def check_options(options: Namespace, defaults: Namespace, args: Sequence[str]) -> None:
-    """Check the values of a subcommand's options beyond their types.
-
-    Raises:
-        ConfigError: If an option that needs a value is null, or a value is out of range.
-    """
+    """Raise a ConfigError if an option that needs a value is null, or a value is out of range."""
     for key, default in defaults.items():
         group = key.partition(".")[0]
         if options[group] is None and default is not None:

@@ -19,7 +19,7 @@ from mnist_lightning.runs.checkpoint_verification import check_resumable
 from mnist_lightning.training.callbacks.early_stopping import RunEarlyStopping
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.distributed import is_first
-from mnist_lightning.training.end_of_training import reason_of_end
+from mnist_lightning.training.trainer import reason_of_end
 
 # Options of the data that do not determine which samples an epoch serves, in which order and how augmented.
 SOURCES = {"data.source", "data.mirrors"}
@@ -98,11 +98,7 @@ def why_finished(checkpoint: Mapping[str, Any], options: Namespace) -> str:
 
 
 def check_trained(session: RunSession, trainer: Trainer) -> None:
-    """Check that `fit` has trained something; exit if a callback of a resumed run, such as Timer, leaves nothing to do.
-
-    Raises:
-        ConfigError: If the options leave no step.
-    """
+    """Raise a ConfigError if the options left no step to train; exit if a callback such as Timer has ended the run."""
     if trainer.global_step != session.checkpoint.get("global_step", 0):
         return
     if session.checkpoint and trainer.should_stop:

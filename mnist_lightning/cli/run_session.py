@@ -18,35 +18,20 @@ from mnist_lightning.training.trainer_options import as_list
 
 
 class RunSession:
-    """The state on disk that a command reads and writes. Only the first process of a run writes.
-
-    Args:
-        command: `fit`, `validate` or `test`.
-
-    Attributes:
-        located: The checkpoint that is resumed or evaluated; None for a new run.
-        checkpoint: Its content, or {}.
-        run: The run to write into; None if there is none, and in all processes but the first.
-    """
+    """The state on disk that `fit`, `validate` or `test` reads and writes. Only the first process of a run writes."""
 
     def __init__(self, command: str) -> None:
         self.command = command
-        self.located: run_folders.Located | None = None
-        self.checkpoint: dict[str, Any] = {}
-        self.run: run_folders.Run | None = None
+        self.located: run_folders.Located | None = None  # the checkpoint that is resumed or evaluated, if any
+        self.checkpoint: dict[str, Any] = {}  # its content
+        self.run: run_folders.Run | None = None  # to write into; None if there is none, or this process is not first
         self._is_new = False
         self._lock: FileLock | None = None
 
     def open_checkpoint(self, reference: str, root: Path) -> None:
         """Find and read a checkpoint; `last` of a run is resumed in the run's own folders, which are locked first.
 
-        Args:
-            reference: As `run_folders.locate` takes it.
-            root: Folder that contains `lightning_logs` and `checkpoints`.
-
-        Raises:
-            CheckpointError: If there is no such checkpoint, or it is corrupted.
-            ConfigError: If another process trains the run.
+        The arguments and errors are those of `run_folders.locate`; a run that another process trains is a ConfigError.
         """
         if self.command == "fit" and is_first() and reference.split("/")[-1] == "last":
             self.run = run_folders.named(reference, root)
@@ -55,11 +40,7 @@ class RunSession:
         self.checkpoint = read_checkpoint(self.located.path)
 
     def prepare_fit(self, root: Path) -> run_folders.Run:
-        """Create and lock the folders of a new run, or check that those of a resumed run can be written.
-
-        Raises:
-            StorageError: If a folder cannot be written.
-        """
+        """Create and lock the folders of a new run, or check that those of a resumed run can be written."""
         if self.run is None:
             self.run, self._is_new = run_folders.create(root), True
         for folder in (self.run.logs, self.run.checkpoints):

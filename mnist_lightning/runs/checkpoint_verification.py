@@ -90,11 +90,7 @@ def read_entries(folder: Path) -> list[Entry]:
 
 
 def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Check that a checkpoint from this path contains the state of a training run, and not only weights.
-
-    Raises:
-        CheckpointError: If some of the state is missing.
-    """
+    """Raise a CheckpointError unless a checkpoint from this path contains the state of a training, beside weights."""
     if missing := [key for key in TRAINING_STATE if not isinstance(checkpoint.get(key), str | list | dict)]:
         raise CheckpointError(
             f"{path} can be scored but not resumed: it contains no training state ({missing[0]} is missing)"
@@ -102,11 +98,10 @@ def check_resumable(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 
 def check_weights(path: Path, checkpoint: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
-    """Check that the weights in a checkpoint from this path fit a model with this state dict.
+    """Raise a CheckpointError unless the weights in a checkpoint from this path fit a model with this state dict.
 
-    Raises:
-        CheckpointError: If a tensor is missing, unknown, of another shape or kind of numbers, or not finite. The
-            precision of floating-point numbers may differ.
+    They do not if a tensor is missing, unknown, of another shape or kind of numbers, or not finite. The precision of
+    floating-point numbers may differ.
     """
     found = checkpoint["state_dict"]
     for key in sorted(expected.keys() | found.keys()):

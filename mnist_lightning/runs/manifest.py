@@ -13,25 +13,15 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 @dataclass(frozen=True)
 class Entry:
-    """One checkpoint in the manifest.
+    """One checkpoint in the manifest."""
 
-    Args:
-        file: Name of the file in the run's checkpoint folder.
-        sha256: SHA-256 of the file, in hex.
-        epoch: Epoch in which it was saved, from 0.
-        global_step: Number of optimizer steps taken.
-        metrics: Metrics of its weights, such as `val_acc`; empty if it was saved in mid-epoch.
-        monitor: Name of the metric that the run monitored when it was saved.
-        mode: `max` if a higher value of that metric is better, `min` if a lower one is.
-    """
-
-    file: str
-    sha256: str
-    epoch: int
-    global_step: int
-    metrics: dict[str, float]
-    monitor: str = "val_acc"
-    mode: str = "max"
+    file: str  # name in the run's checkpoint folder
+    sha256: str  # of the file, in hex
+    epoch: int  # in which it was saved, from 0
+    global_step: int  # number of optimizer steps taken
+    metrics: dict[str, float]  # of its weights, such as `val_acc`; empty if it was saved in mid-epoch
+    monitor: str = "val_acc"  # the metric that the run monitored when it was saved
+    mode: str = "max"  # or `min`: whether a higher or a lower value of that metric is better
 
 
 def entry_of(file: str, digest: str, checkpoint: Mapping[str, Any]) -> Entry:

@@ -26,15 +26,10 @@ REFERENCE = f"(?:{VERSION}/)?(?:best|last)"  # a reference to a checkpoint of a 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run and its two folders.
+    """One training run and its two folders."""
 
-    Args:
-        root: Folder that contains `lightning_logs` and `checkpoints`.
-        version: Number of the run, from 0.
-    """
-
-    root: Path
-    version: int
+    root: Path  # contains `lightning_logs` and `checkpoints`
+    version: int  # number of the run, from 0
 
     @property
     def name(self) -> str:
@@ -66,8 +61,7 @@ class Run:
     def best(self) -> Path:
         """Return the verified checkpoint with the best validation score; without validation, the last one.
 
-        Raises:
-            CheckpointError: If there is none, or it is corrupted.
+        If there is none, or it is corrupted, that is a CheckpointError.
         """
         entries = self.entries()
         ranked = by_rank(entries)
@@ -87,8 +81,7 @@ class Run:
     def last(self) -> Path:
         """Return the verified checkpoint with the most steps; falls back to older ones if newer ones are corrupted.
 
-        Raises:
-            CheckpointError: If no checkpoint is left.
+        If none is left, that is a CheckpointError.
         """
         return self._last(self.entries())
 
@@ -119,17 +112,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint file and its run; None for a file outside any run.
-
-    Args:
-        path: The file.
-        run: Its run.
-        kind: `best` (with validation) or `last` of the run; for any other file its name, without `.ckpt`.
-    """
+    """A checkpoint file."""
 
     path: Path
-    run: Run | None
-    kind: str = ""
+    run: Run | None  # None for a file outside any run
+    kind: str = ""  # `best` (with validation) or `last` of the run; for any other file its name, without `.ckpt`
 
 
 def create(root: Path) -> Run:
@@ -158,8 +145,7 @@ def create(root: Path) -> Run:
 def lock(run: Run) -> FileLock:
     """Keep other processes from training in a run's folders until the lock is released or this process ends.
 
-    Raises:
-        ConfigError: If another process trains there.
+    If another process trains there, that is a ConfigError.
     """
     guard = FileLock(run.checkpoints / ".lock", timeout=0)
     try:
@@ -187,15 +173,9 @@ def all_runs(root: Path) -> list[Run]:
 
 
 def named(reference: str, root: Path) -> Run:
-    """Return the run that a reference means.
+    """Return the run that a reference such as `version_3/best` or `last` means; if there is none, a CheckpointError.
 
-    Args:
-        reference: `version_3/best` or `version_3/last`; `best` and `last` mean the newest run: of those that have saved
-            something, the one with the highest number.
-        root: Folder that contains `lightning_logs` and `checkpoints`.
-
-    Raises:
-        CheckpointError: If there is no such run.
+    `best` and `last` mean the newest run: of those that have saved something, the one with the highest number.
     """
     match = re.fullmatch(REFERENCE, reference)
     run = Run(root, int(match[1])) if match and match[1] else _newest(root)

@@ -71,11 +71,7 @@ class DurableCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint that verifies, with plain values and tensors only, whatever `weights_only` is.
-
-        Raises:
-            CheckpointError: If it is corrupted or not a checkpoint.
-        """
+        """Read a checkpoint as `read_checkpoint` does: plain values and tensors only, whatever `weights_only` is."""
         return read_checkpoint(Path(path), trained=False)
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -13,14 +13,8 @@ COPIES = 3  # best.ckpt, last.ckpt, and a file that is being written
 def warn_of_full_disk(trainer: Trainer, pl_module: LightningModule, folder: Path, *, keep: float, every: int) -> None:
     """Warn before the first step if the checkpoints of a run may not fit on the disk; not if their number has no end.
 
-    Early stopping may end the run before the disk is full, so it starts all the same.
-
-    Args:
-        trainer: The Trainer.
-        pl_module: The module that is trained.
-        folder: The folder of the checkpoints.
-        keep: Number of checkpoints that stay, besides the copies.
-        every: Epochs between two checkpoints.
+    Early stopping may end the run before the disk is full, so it starts all the same. There is a checkpoint in the
+    folder every so many epochs, and `keep` of them stay, besides the copies.
     """
     while not folder.exists():
         folder = folder.parent

@@ -6,12 +6,7 @@ import torch
 
 
 def environment(device: torch.device, precision: str) -> dict[str, str]:
-    """Return what must be equal for a resumed run to reproduce the bits of an unbroken one.
-
-    Args:
-        device: Device of the network.
-        precision: The Trainer's precision.
-    """
+    """Return what must be equal for a resumed run to reproduce the bits of an unbroken one."""
     return {
         "torch": str(torch.__version__),
         "device": device_name(device),

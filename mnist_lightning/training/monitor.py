@@ -21,13 +21,7 @@ BEST_BY = "val_acc"  # unless an option names another metric
 def mode_of(metric: str, mode: Mode | None, option: str) -> Mode:
     """Return whether a higher or a lower value of a metric is better: `mode` if given, else as its name says.
 
-    Args:
-        metric: Its name, such as `val_acc`.
-        mode: `min` or `max` if it is known.
-        option: Option that sets the mode, for the message.
-
-    Raises:
-        ConfigError: If neither tells.
+    If neither tells, that is a ConfigError, which asks for the option that sets the mode.
 
     >>> mode_of("val_loss", None, ""), mode_of("val_MulticlassF1Score", None, ""), mode_of("val_top5_acc", None, "")
     ('min', 'max', 'max')
@@ -40,11 +34,7 @@ def mode_of(metric: str, mode: Mode | None, option: str) -> Mode:
 
 
 def require_logged(metric: str, trainer: Trainer, option: str) -> None:
-    """Check at the end of an epoch that a metric was logged, unless the first validation is still to come.
-
-    Raises:
-        ConfigError: If not; it names the nearest that was.
-    """
+    """Raise a ConfigError at the end of an epoch without this metric, unless the first validation is still to come."""
     validated = trainer.fit_loop.epoch_loop.val_loop.batch_progress.total.completed
     if metric not in trainer.callback_metrics and (validated or not trainer.enable_validation):
         nearest = did_you_mean(metric, sorted(trainer.callback_metrics))
@@ -52,11 +42,7 @@ def require_logged(metric: str, trainer: Trainer, option: str) -> None:
 
 
 def logged_or_default(metric: str, mode: Mode, trainer: Trainer) -> tuple[str, Mode]:
-    """Return the metric by which a checkpoint is best, and its mode; a model that logs no `val_acc` has `val_loss`.
-
-    Raises:
-        ConfigError: If another metric was named, and not logged.
-    """
+    """Return the metric by which a checkpoint is best, and its mode; a model that logs no `val_acc` has `val_loss`."""
     if metric != BEST_BY:
         require_logged(metric, trainer, "checkpoint.monitor")
     elif BEST_BY not in trainer.callback_metrics and "val_loss" in trainer.callback_metrics:

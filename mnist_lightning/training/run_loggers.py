@@ -26,24 +26,13 @@ class RunCSVLogger(CSVLogger):
     """Lightning's CSVLogger, which would delete the file of a run that is resumed or tested, and here appends to it.
 
     Args:
-        save_dir: As for CSVLogger, and the next four.
-        name: Name of the folder in it.
-        version: Number or name of the folder in that one.
-        prefix: Of the names of metrics.
-        flush_logs_every_n_steps: Steps between writing.
+        *args: As for CSVLogger.
         resume_step: Step from which the run is resumed; rows of later ones are removed. None keeps all rows.
+        **kwargs: As for CSVLogger.
     """
 
-    def __init__(
-        self,
-        save_dir: str,
-        name: str | None = "lightning_logs",
-        version: int | str | None = None,
-        prefix: str = "",
-        flush_logs_every_n_steps: int = 100,
-        resume_step: int | None = None,
-    ) -> None:
-        super().__init__(save_dir, name, version, prefix, flush_logs_every_n_steps)
+    def __init__(self, *args: Any, resume_step: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.resume_step = resume_step
 
     @property

@@ -15,21 +15,12 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class SaveRequests:
-    """Collect requests to save, from signals, from step counts and from the clock.
-
-    Args:
-        every_n_steps: Optimizer steps between two requests, at least 1; None makes none.
-        every_n_minutes: Minutes between two requests, above 0; None makes none.
-
-    Attributes:
-        is_pending: Whether a checkpoint is to be saved at the next step from which a run can be resumed.
-        end_signal: Number of the signal that all ranks end for once it is saved; 0 if there is none.
-    """
+    """Collect requests to save, from signals and, as the options of `RunCheckpoint` say, from steps and the clock."""
 
     def __init__(self, every_n_steps: int | None, every_n_minutes: float | None) -> None:
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
-        self.is_pending = False
-        self.end_signal = 0
+        self.is_pending = False  # whether to save at the next step from which a run can be resumed
+        self.end_signal = 0  # for which all ranks end once it is saved; 0 if there is none
         self._received = 0  # the signal that this process received
         self._saved_at_s = 0.0
 

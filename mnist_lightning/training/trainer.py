@@ -1,16 +1,19 @@
-"""AutoTrainer: Lightning's Trainer with a precision that suits the device."""
+"""AutoTrainer: Lightning's Trainer with a precision that suits the device, and why its training ended."""
 
 import os
+import sys
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.strategies import Strategy
 
 from mnist_lightning.errors import ConfigError
-from mnist_lightning.training.end_of_training import Stopper, calling_hook
 from mnist_lightning.training.environment import native_precision
 from mnist_lightning.training.lightning_patches import patch_trainer
 from mnist_lightning.training.trainer_options import trainer_arguments
@@ -19,6 +22,7 @@ Precision = Literal[
     "auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "16", "bf16", "64",
     "transformer-engine", "transformer-engine-float16"
 ]  # fmt: skip
+Stopper = Callback | LightningModule
 
 
 class AutoTrainer(Trainer):
@@ -76,3 +80,39 @@ class AutoTrainer(Trainer):
     def should_stop(self, value: bool) -> None:
         if value != self._is_stopping:
             self._is_stopping, self.stopped_by = value, calling_hook() if value else None
+
+
+def calling_hook() -> Stopper | None:
+    """Return the callback or module whose code is running, going by the call stack; None if there is none."""
+    frame = sys._getframe(1)
+    while frame := frame.f_back:  # type: ignore[assignment]  # None above the outermost frame
+        for name in ("self", "callback"):  # Lightning's loop over the callbacks names each `callback`
+            if isinstance(owner := frame.f_locals.get(name), Callback | LightningModule):
+                return owner
+    return None
+
+
+def reason_of_end(trainer: Trainer) -> str:
+    """Return why a training that was not interrupted ended."""
+    if trainer.should_stop:
+        return _reason_to_stop(trainer)
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return f"ended after {trainer.max_steps:,} steps (trainer.max_steps)"
+    return f"ended after {trainer.current_epoch} epochs (trainer.max_epochs)"
+
+
+def _reason_to_stop(trainer: Trainer) -> str:
+    stopper: Stopper | None = getattr(trainer, "stopped_by", None)
+    if isinstance(stopper, EarlyStopping):
+        if stopper.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            each_epoch = (
+                trainer.check_val_every_n_epoch == 1 and trainer.val_check_batch == trainer.num_training_batches
+            )
+            unit = ("epoch" if each_epoch else "validation") + "s" * (stopper.wait_count > 1)
+            return f"stopped early: {stopper.monitor} did not improve for {stopper.wait_count} {unit}"
+        reason = (stopper.stopping_reason_message or "").partition(" Signaling")[0].rstrip(".")
+        return f"stopped early by {stopper.monitor}" + (f": {reason}" if reason else "")
+    if isinstance(stopper, Timer):
+        limit_s = stopper.time_elapsed() + (stopper.time_remaining() or 0)
+        return f"stopped by {type(stopper).__name__}: time limit of {timedelta(seconds=round(limit_s, 1))}"
+    return f"stopped by {type(stopper).__name__}" if stopper else "stopped: trainer.should_stop was set"

@@ -17,11 +17,7 @@ the test accuracy too) are printed at the end, and written to repeat.json in the
 
 
 def main(args: list[str]) -> int:
-    """Run the command; return its exit code. A run that fails ends the program with its own exit code.
-
-    Raises:
-        ConfigError: If the options leave no run to summarise.
-    """
+    """Run the command; return its exit code. A run that fails ends the program with its own exit code."""
     parser = CommandParser("repeat", DESCRIPTION, "repeat --runs 5 --config configs/fast.yaml --test_after_fit true")
     parser.add_argument("--runs", type=whole_number(2), default=5, metavar="N", help="runs, at least 2 (default: 5)")
     options, fit_args = parser.parse_known_args(args)

@@ -15,13 +15,7 @@ the test images."""
 
 
 def main(args: list[str]) -> int:
-    """Run the command; return its exit code: 0 done, 1 no trial has a score.
-
-    Raises:
-        ConfigError: If the config or an option in it is invalid, or a package is missing.
-        DatasetError: If the training data are missing or damaged.
-        StorageError: If the sweep's folder cannot be written.
-    """
+    """Run the command; return its exit code: 0 done, 1 no trial has a score."""
     parser = CommandParser("sweep", DESCRIPTION, "sweep --config configs/sweep.yaml")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the search, as YAML")
     options = parser.parse_args(args)

@@ -12,8 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, Timer
 
 from mnist_lightning import Classifier, MNISTDataModule
-from mnist_lightning.training.end_of_training import reason_of_end
-from mnist_lightning.training.trainer import AutoTrainer
+from mnist_lightning.training.trainer import AutoTrainer, reason_of_end
 from tests.conftest import Command
 
 

@@ -9,10 +9,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_lightning.errors import DivergenceError
 from mnist_lightning.runs.run_folders import Run
-from mnist_lightning.training.end_of_training import reason_of_end
 from mnist_lightning.training.environment import device_name
 from mnist_lightning.training.logger import RunLogger, run_logger
 from mnist_lightning.training.run_loggers import save_ids
+from mnist_lightning.training.trainer import reason_of_end
 
 PLACES = ("data_dir", "source", "csv_file", "val_csv_file", "test_csv_file")  # locations, not hyper-parameters
 END = "End of training"  # TensorBoard's tag

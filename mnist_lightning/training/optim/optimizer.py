@@ -15,11 +15,7 @@ FRACTIONS = ("warmup", "beta2", "label_smoothing", "ema_decay")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Check the hyper-parameters of a `Classifier`.
-
-    Raises:
-        ConfigError: If one is out of range, or differs from its default although it has no effect.
-    """
+    """Raise a ConfigError if a hyper-parameter of a `Classifier` is out of range, or is set without any effect."""
     weights, classes = options["class_weights"], options["num_classes"]
     is_list = isinstance(weights, list | tuple) and len(weights) == classes
     if weights not in (None, "balanced") and not (is_list and all(0 < weight < math.inf for weight in weights)):

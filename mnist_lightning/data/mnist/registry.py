@@ -70,21 +70,23 @@ class DatasetSource:
     own_sha256: str = ""  # of the training images and labels, if the files are the user's own
 
 
+# The SHA-256 of a file as it is after unpacking or, with its algorithm in front, the digest of what mirrors serve.
+_LINES = Path(__file__).with_name("checksums.txt").read_text().splitlines()
+CHECKSUMS = {name: digest for digest, name in map(str.split, _LINES)}
+
+
 def _files(
-    *digests: str,
+    folder: str,
     prefixes: tuple[str, str] = ("train", "t10k"),
     counts: tuple[int, int] = (60_000, 10_000),
     labels: tuple[str, tuple[int, ...]] = ("labels-idx1-ubyte", ()),
 ) -> tuple[RawFile, ...]:
-    """Return the four files; a digest is the SHA-256 of a file or, with its algorithm in front, that of `<name>.gz`."""
-    files = [
-        (f"{prefix}-{kind}", (count, *shape))
+    """Return the four files of a data set."""
+    return tuple(
+        RawFile(name, (count, *shape), CHECKSUMS.get(f"{folder}/{name}"), CHECKSUMS.get(f"{folder}/{name}.gz"))
         for prefix, count in zip(prefixes, counts, strict=True)
         for kind, shape in (("images-idx3-ubyte", (SIDE, SIDE)), labels)
-    ]
-    return tuple(
-        RawFile(*file, packed=digest) if ":" in digest else RawFile(*file, digest or None)
-        for file, digest in zip(files, digests or [""] * 4, strict=True)
+        if (name := f"{prefix}-{kind}")
     )
 
 
@@ -92,12 +94,7 @@ CAPITALS = string.digits + string.ascii_uppercase  # as EMNIST counts them, the 
 
 MNIST = DatasetSource(
     folder="MNIST",
-    files=_files(
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
+    files=_files("MNIST"),
     mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     class_names=MNIST_SCHEMA.class_names,
     statistics=(MNIST_SCHEMA.mean, MNIST_SCHEMA.std),
@@ -108,12 +105,7 @@ MNIST = DatasetSource(
 # Xiao et al. 2017, https://arxiv.org/abs/1708.07747.
 FASHION_MNIST = DatasetSource(
     folder="FashionMNIST",
-    files=_files(
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    ),
+    files=_files("FashionMNIST"),
     mirrors=(
         "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -128,12 +120,7 @@ FASHION_MNIST = DatasetSource(
 # Clanuwat et al. 2018, https://arxiv.org/abs/1812.01718.
 KMNIST = DatasetSource(
     folder="KMNIST",
-    files=_files(
-        "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-        "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-        "sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-        "sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-    ),
+    files=_files("KMNIST"),
     mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
 )
@@ -141,15 +128,7 @@ KMNIST = DatasetSource(
 # Yadav and Bottou 2019, https://arxiv.org/abs/1905.10498. Each label is followed by seven numbers about the writer.
 QMNIST = DatasetSource(
     folder="QMNIST",
-    files=_files(
-        "md5:ed72d4157d28c017586c42bc6afe6370",
-        "md5:0058f8dd561b90ffdd0f734c6a30e5e4",
-        "md5:1394631089c404de565df7b7aeaf9412",
-        "md5:5b5b05890a5e13444e108efe57b788aa",
-        prefixes=("qmnist-train", "qmnist-test"),
-        counts=(60_000, 60_000),
-        labels=("labels-idx2-int", (8,)),
-    ),
+    files=_files("QMNIST", ("qmnist-train", "qmnist-test"), (60_000, 60_000), labels=("labels-idx2-int", (8,))),
     mirrors=("https://raw.githubusercontent.com/facebookresearch/qmnist/master/",),
     class_names=tuple(string.digits),
     made_as_mnist=True,
@@ -158,15 +137,14 @@ QMNIST = DatasetSource(
 
 def _emnist(split: str, counts: tuple[int, int], class_names: Sequence[str], first_label: int = 0) -> DatasetSource:
     """Return a split of EMNIST: Cohen et al. 2017, https://arxiv.org/abs/1702.05373, whose table II has the counts."""
-    digest = "sha256:fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e"
     return DatasetSource(
         folder="EMNIST",
-        files=_files(prefixes=(f"emnist-{split}-train", f"emnist-{split}-test"), counts=counts),
+        files=_files("EMNIST", (f"emnist-{split}-train", f"emnist-{split}-test"), counts),
         mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/",),
         class_names=tuple(class_names),
         first_label=first_label,
         transposed=True,
-        archive=Archive("gzip.zip", 561_753_746, digest),
+        archive=Archive("gzip.zip", 561_753_746, CHECKSUMS["EMNIST/gzip.zip"]),
     )
 
 

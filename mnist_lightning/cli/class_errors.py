@@ -26,12 +26,7 @@ NESTED_KEY = r'Parser key "(\w+)":\s*(.+)'
 
 
 def class_message(message: str, args: Sequence[str]) -> str:
-    """Return an error message of jsonargparse about a class or its arguments in one line; "" if it is about others.
-
-    Args:
-        message: The error message.
-        args: The command line, which names the class.
-    """
+    """Return an error message of jsonargparse about a class or its arguments in one line; "" if it is about others."""
     if match := re.search(NOT_ACCEPTED, message) or re.match(REQUIRED, message):
         return _about_argument(match[1], args, is_missing=match.re.pattern == REQUIRED)
     if match := re.match(NESTED_KEY, message, re.DOTALL):

@@ -21,14 +21,9 @@ NESTED = ("init_args", "dict_kwargs")
 
 
 def split_group(name: str, value: Any) -> tuple[str | None, dict[str, Any]]:
-    """Return the class path, or None, and the flat options of a group.
+    """Return the class path, or None, and the flat options of a group, from what a config or the command line gives it.
 
-    Args:
-        name: The group.
-        value: What a config or the command line gives it: a class path, options, or both.
-
-    Raises:
-        ConfigError: If it is of another form.
+    That is a class path, options, or both; any other form is a ConfigError.
 
     >>> split_group("data", {"class_path": "mine.MyData", "init_args": {"folder": "x"}})
     ('mine.MyData', {'folder': 'x'})
@@ -50,12 +45,7 @@ def split_group(name: str, value: Any) -> tuple[str | None, dict[str, Any]]:
 
 
 def join_groups(options: Mapping[str, Any], class_paths: Mapping[str, str]) -> dict[str, Any]:
-    """Return a config in which groups name their classes; the opposite of `flat_config`.
-
-    Args:
-        options: A config of flat options.
-        class_paths: Class path of each group that names one.
-    """
+    """Return a config in which groups name the classes with these paths; the opposite of `flat_config`."""
     return {
         name: {"class_path": class_paths[name], "init_args": value or {}} if name in class_paths else value
         for name, value in options.items()

@@ -22,10 +22,7 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
     """Run a command and return its exit code; `unchanged_process` puts the handlers of signals back.
 
-    Args:
-        command: Runs it, and returns the exit code if it ends without an error.
-        name: Its name, as typed.
-        debug: Whether to print the traceback of an error.
+    With `debug`, the traceback of an error is printed.
     """
     if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
         for number in TERMINATION:

@@ -72,11 +72,11 @@ class OptionParser(LightningArgumentParser):
         if not self.class_paths:
             return text
         content = yaml.safe_load(text)
-        if "subcommand" not in cfg:
-            return yaml.safe_dump(join_groups(content, self.class_paths), sort_keys=False)
-        command = cfg.subcommand
-        joined = content | {command: join_groups(content[command], self.class_paths)}
-        return yaml.safe_dump(joined, sort_keys=False)
+        if command := cfg.get("subcommand"):
+            content[command] = join_groups(content[command], self.class_paths)
+        else:
+            content = join_groups(content, self.class_paths)
+        return yaml.safe_dump(content, sort_keys=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print a short message and exit with code 2."""
@@ -95,13 +95,7 @@ def describe(parser: LightningArgumentParser, command: str) -> None:
 
 
 def short_message(message: str, args: Sequence[str], names: Iterable[str]) -> str:
-    """Return an error message of jsonargparse, shortened to a line or two.
-
-    Args:
-        message: The error message of jsonargparse.
-        args: The command line, which names the config files.
-        names: All valid options, such as `--model.lr`.
-    """
+    """Return an error message of jsonargparse, shortened to a line or two; `names` are all valid options."""
     if match := re.search(r"does not accept option '(.+?)'", message):
         nearest = did_you_mean(f"--{match[1]}", names, "; --help lists the options")
         return f"unknown option {match[1]}{place_of(match[1], args)}{nearest}"

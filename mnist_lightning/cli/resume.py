@@ -33,12 +33,6 @@ def with_checkpoint(
     The options of the checkpoint's run are the defaults unless the command line has --config. Exits if nothing is left
     to train.
 
-    Args:
-        session: With the checkpoint opened.
-        parser: The parser of the command.
-        args: The command line.
-        config: What it was parsed to.
-
     Raises:
         CheckpointError: If the checkpoint was trained on another data set, cannot be resumed, or is of another project.
         ConfigError: If a changed option determines the remaining batches of an epoch that is not complete.

@@ -53,14 +53,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 class SaveConfig(SaveConfigCallback):
     """Write the complete config of a run into its log folder, so that `fit --config` can repeat the run.
 
-    The file of a resumed run contains the options in effect, below comments with their previous values.
-
-    Args:
-        parser: The parser of `fit`.
-        config: The parsed options.
-        folder: The run's log folder.
-        changed: The options that change when the run is resumed.
-        step: The number of optimizer steps that the run had when it was resumed.
+    The file of a run that is resumed after some optimizer steps contains the options in effect, below comments with the
+    previous values of those that changed.
     """
 
     def __init__(

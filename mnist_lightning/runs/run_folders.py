@@ -196,23 +196,22 @@ def locate(reference: str, root: Path) -> Located:
         CheckpointError: If there is no such run or file, or it is corrupted.
     """
     if re.fullmatch(REFERENCE, reference):
-        run = named(reference, root)
-        kind = reference.split("/")[-1]
-        return Located(run.best() if kind == "best" else run.last(), run, _kind(kind, run))
-    if not os.path.isfile(reference):  # unlike Path.is_file, also if the name is too long
+        run: Run | None = named(reference, root)
+        name = reference.split("/")[-1]
+        path = run.best() if name == "best" else run.last()
+    elif os.path.isfile(reference):  # unlike Path.is_file, also if the name is too long
+        path = Path(reference)
+        run, name = run_of(path), path.stem
+    else:
         raise CheckpointError(
             f"{reference}: no such checkpoint file; expected a local file, best, last or version_3/best"
         )
-    path = Path(reference)
-    return Located(path, run_of(path), _kind(path.stem, run_of(path)))
+    is_last = name == "best" and run and run.best_entry() is None
+    return Located(path, run, "last" if is_last else name)
 
 
 def _newest(root: Path) -> Run | None:
     return next((run for run in all_runs(root) if any(run.checkpoints.glob("*.ckpt"))), None)
-
-
-def _kind(name: str, run: Run | None) -> str:
-    return "last" if name == "best" and run and run.best_entry() is None else name
 
 
 def run_of(path: Path) -> Run | None:

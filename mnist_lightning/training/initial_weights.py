@@ -17,13 +17,8 @@ def load_initial_weights(network: nn.Module, reference: str, root: Path) -> str:
 
     A prefix of all names, such as that of a module which contained the network, is removed or added.
 
-    Args:
-        network: The network; what is not loaded keeps its values.
-        reference: As `run_folders.locate` takes it; the file may also hold a plain state dict.
-        root: Folder that contains `lightning_logs` and `checkpoints`.
-
-    Raises:
-        CheckpointError: If there is no such checkpoint, it cannot be read, or nothing fits.
+    What is not loaded keeps its values. The checkpoint is named as for `run_folders.locate`; the file may also hold a
+    plain state dict. If there is none, it cannot be read, or nothing fits, that is a CheckpointError.
     """
     path = run_folders.locate(os.path.expanduser(reference), root).path
     own = network.state_dict()

@@ -122,12 +122,7 @@ def run_logger(trainer: Trainer) -> RunLogger | None:
 
 
 def truncate_events(folder: Path, sizes: Mapping[str, int]) -> None:
-    """Remove what a training wrote after a checkpoint from the event files of its log folder.
-
-    Args:
-        folder: The log folder.
-        sizes: What `RunLogger.event_files` returned when the checkpoint was saved.
-    """
+    """Remove what a training wrote since `RunLogger.event_files` returned these sizes, for a checkpoint."""
     for path in _event_files(folder):
         if path.name not in sizes:
             path.unlink()

@@ -63,10 +63,7 @@ class RunCSVLogger(CSVLogger):
 def in_run(options: Namespace, run: Run | None, resume_step: int | None) -> Iterator[None]:
     """Give the loggers in the Trainer's options the folder, number and id of a run, while they are created.
 
-    Args:
-        options: The Trainer's options; afterwards they are as before, so that the saved config fits any run.
-        run: The run; None leaves the loggers as they are.
-        resume_step: As for `RunCSVLogger`.
+    Afterwards the options are as before, so that the saved config fits any run.
     """
     given = options.logger
     if run is not None:

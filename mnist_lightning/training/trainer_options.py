@@ -37,13 +37,7 @@ def trainer_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments with which Lightning's Trainer does what the options ask for.
 
     This project's checkpoints, early stopping and progress bar make way for the user's. A single callback or plugin
-    becomes a list.
-
-    Args:
-        options: Arguments of `AutoTrainer`, with this project's callbacks among `callbacks`.
-
-    Raises:
-        ConfigError: If an option or a callback would do nothing, or the opposite of what it promises.
+    becomes a list. An option or callback that would do nothing, or the opposite of what it promises, is a ConfigError.
     """
     given = {**options, "callbacks": as_list(options.get("callbacks")), "plugins": as_list(options.get("plugins"))}
     _check(given)

@@ -69,9 +69,7 @@ def spreads(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _metrics_of(results: Sequence[dict[str, Any]]) -> list[str]:
-    return [
-        name for name in dict.fromkeys(name for result in results for name in result) if name not in ("run", "seed")
-    ]
+    return list(dict.fromkeys(name for result in results for name in result if name not in ("run", "seed")))
 
 
 def _train(fit_args: Sequence[str]) -> tuple[Path, dict[str, Any]]:

@@ -79,11 +79,7 @@ class SweepConfig:
 
 
 def read_sweep(path: Path) -> SweepConfig:
-    """Return the content of a sweep's config.
-
-    Raises:
-        ConfigError: If it cannot be read, or a key or a range is invalid. A value of the wrong type exits with 2.
-    """
+    """Return the content of a sweep's config; an invalid key or range is a ConfigError, a wrong type exits with 2."""
     guard_configs()
     content = read_config(path)
     _check_keys(content, ("study", "pruner", "fit", "space"), "", path)

@@ -45,10 +45,7 @@ FATAL: dict[int, type[UserError]] = {error.exit_code: error for error in (Config
 def run_sweep(config: SweepConfig) -> int:
     """Run the trials that are left and write the results; return the exit code.
 
-    Raises:
-        ConfigError: If the study was started with other options.
-        StorageError: If the folder or the database cannot be used.
-        UserError: If a trial ended with an error that every other trial would end with too.
+    An error with which every other trial would end, too, is raised; so are the errors of the folder and the database.
     """
     check_writable(config.folder)
     (config.folder / "trials").mkdir(exist_ok=True)

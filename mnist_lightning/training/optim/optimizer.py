@@ -45,12 +45,9 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def make_optimizer(parameters: Iterable[Parameter], options: Mapping[str, Any], *, fused: bool) -> Optimizer:
-    """Return the optimizer of a network's parameters, without those that are frozen.
+    """Return the optimizer of a network's parameters, in its order, without those that are frozen.
 
-    Args:
-        parameters: Those of the network, in its order.
-        options: Hyper-parameters, as `Classifier` has them.
-        fused: Whether Adam and Muon update all parameters in one kernel.
+    With `fused`, Adam and Muon update all parameters in one kernel.
     """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if not parameters:

@@ -1,7 +1,7 @@
 """Learning-rate schedules: any of torch's, and two closed forms of the step with a warm-up."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -22,13 +22,8 @@ def lr_scheduler_config(
         optimizer: The optimizer.
         options: Hyper-parameters, as `Classifier` has them.
         trainer: The Trainer, which knows the number of steps and when it validates; None in a plain loop.
-
-    Raises:
-        ConfigError: If the schedule needs the number of steps, and the training has no end.
     """
-    scheduler = make_lr_scheduler(
-        optimizer, options, lambda: trainer.estimated_stepping_batches if trainer else math.inf
-    )
+    scheduler = _make_lr_scheduler(optimizer, options, trainer)
     interval = "step" if options["lr_scheduler"] in ("linear", "cosine") else options["lr_scheduler_interval"]
     if not isinstance(scheduler, ReduceLROnPlateau):
         return {"scheduler": scheduler, "interval": interval}
@@ -39,22 +34,25 @@ def lr_scheduler_config(
     return {"scheduler": scheduler, "interval": interval, "monitor": monitor, "frequency": every, "strict": False}
 
 
-def make_lr_scheduler(
-    optimizer: Optimizer, options: Mapping[str, Any], count_steps: Callable[[], float]
+def _make_lr_scheduler(
+    optimizer: Optimizer, options: Mapping[str, Any], trainer: Trainer | None
 ) -> LRScheduler | ReduceLROnPlateau:
-    """Return the learning-rate schedule of an optimizer; `count_steps` returns the steps of the whole training."""
     schedule: Any = options["lr_scheduler"]
     if schedule == "plateau":
         factor, patience = options["plateau_factor"], options["plateau_patience"]
         return ReduceLROnPlateau(optimizer, mode="min", factor=factor, patience=patience)
     if not isinstance(schedule, str):
         if schedule["init_args"].get("total_steps", 0) is None:  # of OneCycleLR, for example
-            schedule = with_arguments(schedule, {"total_steps": count_steps()})
+            schedule = with_arguments(schedule, {"total_steps": _all_steps(trainer)})
         return build(schedule, object, optimizer)  # type: ignore[return-value]  # schedules have no common base class
-    total, warmup = count_steps(), options["warmup"]
+    total, warmup = _all_steps(trainer), options["warmup"]
     if not 0 < total < math.inf:
         raise ConfigError("model.lr_scheduler needs to know the last step: set trainer.max_epochs or trainer.max_steps")
     return LambdaLR(optimizer, lambda step: lr_factor((step + 1) / (total + 1), schedule=schedule, warmup=warmup))
+
+
+def _all_steps(trainer: Trainer | None) -> float:
+    return trainer.estimated_stepping_batches if trainer else math.inf
 
 
 def lr_factor(progress: float, *, schedule: str, warmup: float) -> float:

@@ -195,8 +195,9 @@ def locate(reference: str, root: Path) -> Located:
     Raises:
         CheckpointError: If there is no such run or file, or it is corrupted.
     """
+    run: Run | None
     if re.fullmatch(REFERENCE, reference):
-        run: Run | None = named(reference, root)
+        run = named(reference, root)
         name = reference.split("/")[-1]
         path = run.best() if name == "best" else run.last()
     elif os.path.isfile(reference):  # unlike Path.is_file, also if the name is too long

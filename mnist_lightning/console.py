@@ -110,10 +110,7 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
 class CommandParser(argparse.ArgumentParser):
     """Parse the options of one command; a wrong option ends the program with exit code 2 and names the nearest one.
 
-    Args:
-        command: Name of the command, as in `python -m mnist_lightning COMMAND`.
-        description: What the command does.
-        examples: Command lines that work, without `python -m mnist_lightning`.
+    Its help gives the description and the examples, command lines that work, without `python -m mnist_lightning`.
     """
 
     def __init__(self, command: str, description: str, *examples: str) -> None:

@@ -39,12 +39,10 @@ class Augmentation:
 
 
 def augment(images: Tensor, amounts: Augmentation, generator: Generator) -> Tensor:
-    """Return float (B, C, H, W), each image rotated, scaled, sheared, shifted and bent by its own random draws.
+    """Return float images (B, C, H, W), each rotated, scaled, sheared, shifted and bent by its own random draws.
 
-    Args:
-        images: float (B, C, H, W); pixels from beyond the edges are 0, as the background must be.
-        amounts: The largest distortions.
-        generator: Source of every draw, on the CPU; equal states give equal images.
+    Pixels from beyond the edges are 0, as the background must be. Equal states of the generator, which draws on the
+    CPU, give equal images.
     """
     size = len(images), 1, *images.shape[-2:]
     grid = F.affine_grid(_affine(size, amounts, generator), list(size), align_corners=False)

@@ -35,12 +35,8 @@ def stratified_split(labels: NDArray[np.int64], fractions: Sequence[float], seed
 
     A split holds its fraction of every class to within one sample, and its fraction of all samples: counts are rounded
     down class by class, and the missing samples are taken from the classes that lost most (the method of largest
-    remainders). Each split holds at least one sample of each class.
-
-    Args:
-        labels: int (N,), each class from 0 up at least `len(fractions) + 1` times.
-        fractions: The fraction of each held-out split, in (0, 1), together below 1.
-        seed: Seed of the random choice, at least 0.
+    remainders). Each split holds at least one sample of each class. Labels, int64 (N,), count from 0, each of them at
+    least `len(fractions) + 1` times; fractions are in (0, 1), together below 1.
 
     >>> [split.tolist() for split in stratified_split(np.array([0, 0, 0, 0, 1, 1, 1, 1]), [0.25], seed=1)]
     [[1, 2, 3, 4, 6, 7], [0, 5]]

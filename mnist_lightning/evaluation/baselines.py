@@ -41,9 +41,8 @@ def logistic_regression(train: Rows, test: Rows) -> Baseline:
     """
     from sklearn.linear_model import LogisticRegression
 
-    (inputs, labels), (test_inputs, test_labels) = (
-        (rows.inputs[rows.indices].cpu().numpy(), rows.labels[rows.indices].cpu().numpy()) for rows in (train, test)
-    )
+    inputs, labels = (values[train.indices].cpu().numpy() for values in (train.inputs, train.labels))
+    test_inputs, test_labels = (values[test.indices].cpu().numpy() for values in (test.inputs, test.labels))
     if len(labels) > MAX_ROWS:
         chosen = np.random.default_rng(0).choice(len(labels), MAX_ROWS, replace=False)
         inputs, labels = inputs[chosen], labels[chosen]

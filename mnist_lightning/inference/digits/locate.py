@@ -155,11 +155,8 @@ def _components_of_digit(
 ) -> NDArray[np.int64]:
     """Return the indices of the components that form the digit: the largest that may be one, and those near it.
 
-    Args:
-        components: The number of each pixel's component (H, W), from 1; 0 for background.
-        areas: Pixels of each component (N,).
-        boxes: Left, top, right and bottom of each component (N, 4).
-        strokes: Which pixels (H, W) are dark enough for a stroke.
+    Components (H, W) are numbered from 1, and 0 is background. Each of the N has an area and a box (left, top, right,
+    bottom); strokes (H, W) are the pixels that are dark enough for one.
     """
     height, width = components.shape
     widths, heights = (boxes[:, 2:] - boxes[:, :2]).T

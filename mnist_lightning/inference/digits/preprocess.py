@@ -44,18 +44,13 @@ INKS: dict[InkChoice, tuple[Ink, ...]] = {"auto": ("dark", "light"), "dark": ("d
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """An image as the network sees it, and how it was found.
+    """An image as the network sees it, and how it was found."""
 
-    Args:
-        pixels: uint8 (28, 28), light on black as MNIST's own images; for a network that was trained on folders of
-            images, the whole image in the size and colours that the network takes.
-        ink: Whether the digit is darker or lighter than the background; None if no digit was looked for.
-        box: Where the digit is: left, top, right and bottom as fractions of the upright image's width and height.
-    """
-
+    # uint8 (28, 28), light on black as MNIST's own images; for a network that was trained on folders of images, the
+    # whole image in the size and colours that the network takes.
     pixels: Pixels
-    ink: Ink | None
-    box: Box = WHOLE_IMAGE
+    ink: Ink | None  # whether the digit is darker or lighter than the background; None if no digit was looked for
+    box: Box = WHOLE_IMAGE  # of the digit, in fractions of the upright image's width and height
 
 
 def preprocess(image: Image.Image | Pixels, ink: InkChoice = "auto") -> NetworkInput:

@@ -115,8 +115,8 @@ def _metadata(trained: "TrainedNetwork[ImageSchema]", data_dir: Path | None) -> 
     if trained.schema.origin:
         metadata["data_sha256"] = trained.schema.origin.sha256
     elif data_dir:
-        files = {file.name: data_dir / trained.dataset.folder / "raw" / file.name for file in trained.dataset.files}
-        if all(path.is_file() for path in files.values()):
-            hashes = {name: checkpoint_verification.sha256(path) for name, path in files.items()}
-            metadata["data_sha256"] = json.dumps(hashes)
+        folder = data_dir / trained.dataset.folder / "raw"
+        digests = {file.name: checkpoint_verification.sha256(folder / file.name) for file in trained.dataset.files}
+        if all(digests.values()):
+            metadata["data_sha256"] = json.dumps(digests)
     return metadata

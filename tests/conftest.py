@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 # Lightning 2.6 makes calls that jsonargparse 4.53 deprecates (four texts); they go when Lightning 2.7 is the floor.
@@ -23,6 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 from mnist_lightning.cli.main import main
 from mnist_lightning.data.mnist import idx
+from mnist_lightning.evaluation import plots
 
 TRAIN_COUNT, TEST_COUNT = 300, 101
 
@@ -96,14 +98,20 @@ def run_in(root: Path, *commands: Sequence[str]) -> None:
 
 @pytest.fixture
 def fit(command: Command, digits_dir: Path) -> Command:
-    """Train on the small data: a handful of steps an epoch."""
+    """Train on the small data: a handful of steps an epoch, whose figures would take longer than they do."""
+    small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32")
 
     def run(*args: str) -> Outcome:
-        return command(
-            "fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32", *args
-        )
+        return command("fit", *small, "--tensorboard.figures", "none", *args)
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every figure empty and small, for tests of other claims: figures take most of the time of a small test."""
+    for name in ("confusion_matrix", "reliability_diagram", "learning_curves", "worst_images"):
+        monkeypatch.setattr(plots, name, lambda *_: Figure((1, 1), dpi=10))
 
 
 def skip_without_packages(names: str) -> NoReturn:

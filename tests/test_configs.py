@@ -49,7 +49,7 @@ def test_the_table_config_learns_irises(command: Command, tmp_path: Path) -> Non
     (config,) = (path for path in CONFIGS if path.stem == "tabular")
     write_iris(tmp_path / "mine.csv")
     table = ("--data.csv_file", "mine.csv", "--data.target", "species")
-    trained = command("fit", "--config", str(config), *table)
+    trained = command("fit", "--config", str(config), *table, "--tensorboard.figures", "none")
     assert trained.code == 0, trained.err
     result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
     assert result["total"] == 22
@@ -59,7 +59,8 @@ def test_the_table_config_learns_irises(command: Command, tmp_path: Path) -> Non
 def test_the_image_folder_config_learns_shapes(command: Command, tmp_path: Path) -> None:
     (config,) = (path for path in CONFIGS if path.stem == "pictures")
     write_shapes(tmp_path / "mine", 40)
-    trained = command("fit", "--config", str(config), "--data.folder", "mine", "--trainer.max_epochs", "16")
+    few = ("--trainer.max_epochs", "16", "--tensorboard.figures", "none")
+    trained = command("fit", "--config", str(config), "--data.folder", "mine", *few)
     assert trained.code == 0, trained.err
     result = json.loads((tmp_path / "lightning_logs" / "version_0" / "test.json").read_text())
     assert result["total"] == 18

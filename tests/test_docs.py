@@ -6,6 +6,7 @@ They run in a folder with everything that the pages mention: MNIST in `data`, `c
 folder of images (`version_4`), and the `best.yaml` of a sweep.
 """
 
+import json
 import os
 import re
 import shlex
@@ -219,18 +220,31 @@ def test_the_source_files_that_a_page_names_exist(page: Path) -> None:
         assert (ROOT / f"{name.replace('.', '/')}.py").exists(), name
 
 
+END = "the command has ended"
+ONE_AFTER_THE_OTHER = f"""
+import json, sys
+from mnist_lightning.cli.main import main
+for args in json.loads(sys.argv.pop()):
+    try:
+        main(args)
+    except SystemExit as end:
+        assert not end.code
+    print({END!r})
+"""
+
+
 def test_fit_and_test_print_what_the_readme_shows(tmp_path: Path, digits_dir: Path) -> None:
     shown = [block.text.splitlines() for block in blocks_of(ROOT / "README.md") if "version_0" in block.text]
     small = ["--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.source", "files"]
     small += ["--trainer.max_epochs", "2"]
     config = str(ROOT / "configs" / "default.yaml")
-    for args, lines in zip(
-        (["fit", "--config", config, *small], ["test", "--data.source", "files"]), shown, strict=True
-    ):
-        program = [sys.executable, "-m", "mnist_lightning", *args]
-        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert not done.stderr  # Lightning's own messages are silenced
-        printed = [shape_of(line) for line in done.stdout.splitlines()]
+    commands = [["fit", "--config", config, *small], ["test", "--data.source", "files"]]
+    # Both in one new process, in which nothing has silenced Lightning's own messages yet.
+    program = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(commands)]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not done.stderr
+    for out, lines in zip(done.stdout.split(f"{END}\n")[:-1], shown, strict=True):
+        printed = [shape_of(line) for line in out.splitlines()]
         for line in lines:
             assert any(other.startswith(shape_of(line)) for other in printed), line
 

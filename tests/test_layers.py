@@ -1,6 +1,7 @@
 """Imports go one way; what must start fast imports nothing heavy."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,28 +66,12 @@ def test_the_packages_init_files_import_nothing(source: Path) -> None:
             {"torch", "lightning", "numpy", "optuna"},
         ),
         ("import mnist_lightning.inference.demo.server", {"torch", "lightning", "numpy"}),
-        ("from mnist_lightning.cli import doctor; [*doctor.check_versions(), *doctor.check_device()]", {"lightning"}),
-        (
-            "import mnist_lightning.inference.export.formats",
-            {"lightning", "torchvision", "torchmetrics", "onnxruntime"},
-        ),
         ("import mnist_lightning.data.mnist.fetch, mnist_lightning.data.mnist.idx", {"torch", "lightning"}),
-        ("import mnist_lightning.inference.network", {"lightning", "torchvision", "torchmetrics"}),
-        ("from mnist_lightning import Predictor", {"lightning", "torchvision", "torchmetrics", "scipy"}),
-        ("import mnist_lightning.inference.predict.table", {"lightning", "torchvision", "torchmetrics", "pandas"}),
         ("import mnist_lightning.data.table.encoder", {"torch", "lightning", "pandas", "sklearn"}),
-        (
-            "import mnist_lightning.data.table.datamodule, mnist_lightning.training.callbacks.result_writer",
-            {"pandas", "sklearn"},
-        ),
         ("import mnist_lightning.inference.digits.preprocess", {"torch", "lightning", "torchvision", "scipy"}),
         (
             "from mnist_lightning.cli.main import main; main(['predict', '--help'])",
             {"torch", "lightning", "numpy", "PIL"},
-        ),
-        (
-            "import mnist_lightning.runs.run_folders; from mnist_lightning import SimpleCNN",
-            {"lightning", "torchvision"},
         ),
     ],
 )
@@ -94,3 +79,35 @@ def test_what_must_start_fast_imports_nothing_heavy(statement: str, heavy: set[s
     script = f"import atexit, sys\natexit.register(lambda: print('MODULES', *sys.modules))\n{statement}"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert not heavy & set(out.rpartition("MODULES")[2].split())
+
+
+NOT_NEEDED_WITH_TORCH = {
+    "from mnist_lightning.cli import doctor; [*doctor.check_versions(), *doctor.check_device()]": {"lightning"},
+    "import mnist_lightning.inference.export.formats": {"lightning", "torchvision", "torchmetrics", "onnxruntime"},
+    "import mnist_lightning.inference.network": {"lightning", "torchvision", "torchmetrics"},
+    "from mnist_lightning import Predictor": {"lightning", "torchvision", "torchmetrics", "scipy"},
+    "import mnist_lightning.inference.predict.table": {"lightning", "torchvision", "torchmetrics", "pandas"},
+    "import mnist_lightning.data.table.datamodule, mnist_lightning.training.callbacks.result_writer": {
+        "pandas", "sklearn"
+    },
+    "import mnist_lightning.runs.run_folders; from mnist_lightning import SimpleCNN": {"lightning", "torchvision"},
+}  # fmt: skip
+EACH_IN_A_FORK = """
+import os, sys
+import torch  # which all of them may import, once for all
+for statement in sys.argv[1:]:
+    if os.fork() == 0:
+        exec(statement)
+        print("MODULES", *sys.modules, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, statement
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each")
+def test_what_needs_torch_imports_nothing_heavier() -> None:
+    program = [sys.executable, "-c", EACH_IN_A_FORK, *NOT_NEEDED_WITH_TORCH]
+    out = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    loaded = [line.split()[1:] for line in out.splitlines() if line.startswith("MODULES")]
+    for (statement, heavy), modules in zip(NOT_NEEDED_WITH_TORCH.items(), loaded, strict=True):
+        assert not heavy.intersection(modules), statement

@@ -18,6 +18,8 @@ from tests.conftest import Command, run_in
 from tests.data.image_folder.small_images import write_image, write_shapes
 from tests.training.conftest import read_events
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # except for the run that they share
+
 SMALL = (
     "--data.folder", "shapes", "--data.size", "16", "--data.batch_size", "16", "--data.flip", "0.5",
     "--model.lr", "0.003",

@@ -21,6 +21,8 @@ from tests.conftest import Command, run_in
 from tests.data.table.tables import IRIS_FEATURES, write_csv, write_iris, write_mixed
 from tests.training.conftest import read_events
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # except for the run that they share
+
 TABLE = ("--data", "TabularDataModule", "--data.csv_file", "mine.csv", "--data.target", "species")
 SMALL = (*TABLE, "--data.batch_size", "16", "--model.lr", "0.01", "--model.dropout", "0.1")
 LOGS, CHECKPOINTS = Path("lightning_logs/version_0"), Path("checkpoints/version_0")

@@ -109,6 +109,7 @@ def options(digits_dir: Path) -> list[str]:
     return [
         "fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32",
         "--trainer.max_epochs", str(EPOCHS), "--checkpoint.every_n_steps", "3",
+        "--tensorboard.figures", "none",
     ]  # fmt: skip
 
 

@@ -190,7 +190,7 @@ def test_what_is_drawn_changes_no_bit_of_the_weights(
 
 
 def test_a_resumed_run_draws_what_the_unbroken_one_draws(fit: Command, command: Command, tmp_path: Path) -> None:
-    options = ("--trainer.max_epochs", "3", "--data.rotation", "10")
+    options = ("--trainer.max_epochs", "3", "--data.rotation", "10", "--tensorboard.figures", "epoch")
     batches = -(-(TRAIN_COUNT - VAL_SIZE) // 32)
     with pytest.MonkeyPatch.context() as patch:
         stop_at(batches + 3, patch)

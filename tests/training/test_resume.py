@@ -7,6 +7,8 @@ import yaml
 from tests.conftest import Command, run_in
 from tests.training.bits import assert_same, comparable, content, scalars, stop_at
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # A patience of 0 makes the schedule cut the learning rate within the run.
 CUTTING = ("--model.plateau_patience", "0", "--model.lr", "0.02", "--early_stopping.enabled", "false")
 
@@ -16,6 +18,7 @@ def unbroken_root(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) ->
     """A folder with a run of five epochs."""
     root = tmp_path_factory.mktemp("unbroken")
     small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32")
+    small = (*small, "--tensorboard.figures", "none")
     run_in(root, ["fit", *small, "--trainer.max_epochs", "5", *CUTTING])
     return root
 

@@ -27,6 +27,7 @@ def config(tmp_path: Path, digits_dir: Path) -> Write:
                 "data.batch_size": 32,
                 "trainer.max_epochs": 2,
                 "trainer.limit_train_batches": 2,
+                "tensorboard.figures": "none",
             },
             "space": {"model.lr": {"low": 1e-4, "high": 1e-2, "log": True}},
         }

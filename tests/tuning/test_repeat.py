@@ -9,7 +9,12 @@ import yaml
 
 from tests.conftest import Command
 
-SMALL = ("--data.val_size", "60", "--data.batch_size", "32", "--trainer.max_epochs", "1", "--model.lr", "1e-4")
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+SMALL = (
+    *("--data.val_size", "60", "--data.batch_size", "32", "--trainer.max_epochs", "1", "--model.lr", "1e-4"),
+    *("--tensorboard.figures", "none"),
+)
 
 
 def test_the_summary_agrees_with_the_files_of_the_runs(command: Command, digits_dir: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_number_in_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ({"study": {"metric": "test_acc"}}, "study.metric"),
         ({"study": {"name": "../a"}}, "study.name must be a name without slashes"),
         ({"pruner": {"n_warmup_steps": -1}}, "Number of warmup steps cannot be negative, but got n_warmup_steps=-1"),
-        ({"stduy": {"name": "a"}}, "unknown key stduy in sweep.yaml, line 16; did you mean study?"),
+        ({"stduy": {"name": "a"}}, "unknown key stduy in sweep.yaml, line 17; did you mean study?"),
         ({"fit": {"ckpt_path": "last"}}, "ckpt_path in sweep.yaml cannot be set"),
         ({"fit": {"config": "none.yaml"}}, "none.yaml"),
     ],

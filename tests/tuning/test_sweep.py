@@ -115,7 +115,7 @@ def test_a_sweep_trains_on_a_folder_of_images(command: Command, config: Write) -
     write_shapes(Path("shapes"), 8)
     file = config(space={"data.size": {"choices": [8, 16]}}, study={"trials": 1})
     content = yaml.safe_load(file.read_text())
-    content["fit"] = {"data.folder": "shapes", "trainer.max_epochs": 1}
+    content["fit"] = {"data.folder": "shapes", "trainer.max_epochs": 1, "tensorboard.figures": "none"}
     file.write_text(yaml.safe_dump(content))
     outcome = command("sweep", "--config", str(file))
     assert outcome.code == 0, outcome.err

@@ -97,10 +97,9 @@ def test_a_corrupted_event_file_does_not_cost_the_result(fit: Command, command: 
 
 @pytest.mark.parametrize("number", range(1, 7))
 def test_a_full_disk_fails_loudly_and_leaves_whole_files(
-    fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    finished_run: FinishedRun, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    assert fit("--trainer.max_epochs", "1").code == 0
-    assert command("test").code == 0
+    shutil.copytree(finished_run.root, tmp_path, dirs_exist_ok=True)
     logs, checkpoints = (tmp_path / kind / "version_0" for kind in ("lightning_logs", "checkpoints"))
     before = {path: path.read_bytes() for path in checkpoints.iterdir()}
     names = sorted(path.relative_to(logs) for path in logs.rglob("*") if not path.name.startswith("events"))

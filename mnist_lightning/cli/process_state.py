@@ -97,7 +97,7 @@ def _set_levels(levels: Mapping[str, int]) -> None:
 
 def _torch_settings() -> tuple[int, bool, int | None]:
     """Return how strictly torch is deterministic, whether it benchmarks, and its threads; as at import if it is not."""
-    if "torch" not in sys.modules:
+    if not sys.modules.get("torch"):  # None where importing it is to fail
         return 0, False, None
     import torch
 

@@ -46,7 +46,7 @@ def unchanged_process() -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
-        if "torch" in sys.modules:
+        if sys.modules.get("torch"):
             _set_torch(*torch_settings)
 
 

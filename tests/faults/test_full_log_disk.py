@@ -37,8 +37,10 @@ def points(run: run_folders.Run) -> dict[str, list[tuple[int, object]]]:
 def test_a_training_resumes_exactly_after_its_log_disk_was_full(
     fit: Command, command: Command, grow: Callable[[], None], tmp_path: Path
 ) -> None:
-    options = ("--trainer.max_epochs", str(EPOCHS), "--data.rotation", "10", "--early_stopping.enabled", "false")
-    options = (*options, "--tensorboard.figures", "epoch")
+    options = (
+        *("--trainer.max_epochs", str(EPOCHS), "--data.rotation", "10", "--early_stopping.enabled", "false"),
+        *("--tensorboard.figures", "epoch"),
+    )
     outcome = fit(*options)
     assert outcome.code == 5
     assert "No space left on device" in outcome.err

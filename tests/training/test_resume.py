@@ -18,8 +18,7 @@ def unbroken_root(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) ->
     """A folder with a run of five epochs."""
     root = tmp_path_factory.mktemp("unbroken")
     small = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32")
-    small = (*small, "--tensorboard.figures", "none")
-    run_in(root, ["fit", *small, "--trainer.max_epochs", "5", *CUTTING])
+    run_in(root, ["fit", *small, "--tensorboard.figures", "none", "--trainer.max_epochs", "5", *CUTTING])
     return root
 
 

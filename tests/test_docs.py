@@ -1,9 +1,10 @@
 """The pages are true: their Python runs, their commands parse, the files and links that they name exist.
 
-The ```python blocks of a page run in order in one namespace; a ```text block right after one is its expected output.
-They run in a folder with everything that the pages mention: MNIST in `data`, `configs`, an image `digit.png`, a table
-`mine.csv`, a trained and exported run (`version_0` and `version_3`), a run on the table (`version_2`), a run on a
-folder of images (`version_4`), and the `best.yaml` of a sweep.
+The ```python blocks of a page run in order in one namespace; a ```text block right after one is its expected output. A
+block whose first line is a comment with the name of a file, `# my_network.py`, is that file instead. They run in a
+folder with everything that the pages mention: those files, MNIST in `data`, `configs`, an image `digit.png`, a table
+`mine.csv`, a folder of images `mine`, a trained and exported run (`version_0` and `version_3`), a run on the table
+(`version_2`), a run on the folder of images (`version_4`), and the `best.yaml` of a sweep.
 """
 
 import json
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,7 @@ PAGES = [
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`]+)`")
+FILE = re.compile(r"# (\w+\.(?:py|yaml))\n")  # the first line of a block that is a file
 UNKNOWN = "--no_such_option"  # appended to a command; an error that names it shows that the rest has parsed
 
 
@@ -55,6 +58,12 @@ class Block:
     text: str
     line: int
     output: str | None
+
+    @property
+    def file(self) -> str | None:
+        """Name of the file that it is, or None."""
+        match = FILE.match(self.text)
+        return match[1] if match else None
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -109,6 +118,7 @@ def command_lines(page: Path) -> list[str]:
     return [shlex.join(words) for words in [*whole, *(words for words in short if words[1:])]]
 
 
+FILES = {block.file: block.text for page in PAGES for block in blocks_of(page) if block.file}
 COMMAND_LINES = sorted({line for page in PAGES for line in command_lines(page)})
 
 
@@ -137,8 +147,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
 
 
 @pytest.fixture
-def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change to a copy of the project folder in which a test can write."""
+def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Change to a copy of the project folder, with the files of the pages, in which a test can write."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
     for kind in ("lightning_logs", "checkpoints"):
         shutil.copytree(project / kind, tmp_path / kind, copy_function=os.link)
     for name in ("digit.png", "mine.csv"):
@@ -148,7 +160,12 @@ def in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copy(config, tmp_path / "sweeps" / "default" / "best.yaml")  # stands for the result of a sweep
     (tmp_path / "data").symlink_to(project / "data")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "mine").symlink_to(project / "mine")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in FILES:
+        sys.modules.pop(name.removesuffix(".py"), None)
 
 
 def page_id(page: Path) -> str:
@@ -162,7 +179,7 @@ def test_the_python_blocks_of_a_page_run_and_print_the_output_shown(
 ) -> None:
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks_of(page):
-        if block.language == "python":
+        if block.language == "python" and not block.file:
             # Padded with empty lines, so that a traceback names the line of the page.
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True), namespace)
             printed = capsys.readouterr().out
@@ -186,6 +203,20 @@ def test_a_command_on_a_page_parses(command: Command, line: str) -> None:
         assert command(*args).code == 0
     else:
         assert command(*args, UNKNOWN).err.startswith(f"error: unknown option {UNKNOWN}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the logging interval")
+@pytest.mark.usefixtures("in_project")
+def test_the_commands_of_the_page_on_own_classes_run_in_order(command: Command) -> None:
+    few = [f"--trainer.limit_{split}_batches" for split in ("train", "val", "test")]
+    for line in command_lines(ROOT / "docs" / "make_it_yours.md"):
+        args = shlex.split(line)
+        if "--help" not in args and args[0] in ("fit", "test"):
+            limits = [word for name in few for word in (name, "2") if args[0] == "fit" or "test" in name]
+            args += [*limits, *(["--trainer.max_epochs", "2"] if args[0] == "fit" else [])]
+        outcome = command(*args)
+        assert outcome.code == 0, f"{line}\n{outcome.err}"
 
 
 @pytest.mark.usefixtures("in_project")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from inspect import Parameter, signature
+from inspect import Parameter, isfunction, signature
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -60,9 +60,12 @@ def wrong_value(message: str) -> str:
 
 def _about_class(path: str, reason: str) -> str:
     try:
-        import_object(path)
+        target = import_object(path)
     except ConfigError as error:
         return str(error)
+    kind = reason.removeprefix("not a subclass of ")
+    if kind != reason and isfunction(target) and "return" not in target.__annotations__:
+        return f"{path} is a function that does not declare what it returns: def {target.__name__}(…) -> {kind}"
     reason = " ".join(reason.splitlines()[0].split())
     return f"{path}: {reason.split(', denied by')[0]}"  # jsonargparse's advice on its settings is for programmers
 

@@ -20,6 +20,7 @@ from mnist_lightning.models.class_path import import_object
 from mnist_lightning.training.callbacks.early_stopping import RunEarlyStopping
 from mnist_lightning.training.callbacks.figures import TensorBoardFigures
 from mnist_lightning.training.callbacks.run_checkpoint import RunCheckpoint
+from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.lightning_patches import subcommand_parser
 from mnist_lightning.training.run_loggers import in_run
 from mnist_lightning.training.trainer import AutoTrainer
@@ -32,7 +33,7 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 0,  # log once an epoch
 }
 
-BUILT_BY_MODEL = ("network", "optimizer", "lr_scheduler")  # options of a model that name a class, with arguments
+BUILT_BY_MODEL = ("network", "optimizer", "lr_scheduler", "metrics")  # a Classifier's options that name classes
 
 
 class OptionsCLI(LightningCLI):
@@ -142,11 +143,12 @@ class OptionsCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Create the data module, the model and the Trainer; the model creates its network, optimizer and schedule."""
+        """Create the data module, the model and the Trainer; a Classifier creates what `BUILT_BY_MODEL` names."""
         model = self.config[self.command].model
-        named = {name: model.get(name) for name in BUILT_BY_MODEL if isinstance(model.get(name), Namespace)}
+        names = BUILT_BY_MODEL if issubclass(self.classes.model, Classifier) else ()
+        named = {name: model[name] for name in names if name in model}
         for name, value in named.items():
-            model[name] = partial(import_object(value.class_path), **value.get("init_args", {}))
+            model[name] = _unbuilt(value)
         try:
             with in_run(self.config[self.command].trainer, *self.session.place_of_loggers(self.config[self.command])):
                 super().instantiate_classes()
@@ -158,3 +160,12 @@ class OptionsCLI(LightningCLI):
             raise
         finally:
             vars(model).update(named)  # in the config that is saved
+
+
+def _unbuilt(value: Any) -> Any:
+    """Return the value of an option with a `functools.partial` for each class in it."""
+    if isinstance(value, Namespace):
+        return partial(import_object(value.class_path), **value.get("init_args", {}))
+    if isinstance(value, list):
+        return [_unbuilt(each) for each in value]
+    return {name: _unbuilt(each) for name, each in value.items()} if isinstance(value, dict) else value

@@ -11,13 +11,16 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from torchmetrics import Metric
 
 from mnist_lightning.cli.class_errors import class_message, wrong_value
 from mnist_lightning.cli.class_groups import flat_arguments, join_groups
 from mnist_lightning.cli.safe_yaml import config_files, place_of, read_config
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
 from mnist_lightning.errors import ConfigError
+from mnist_lightning.evaluation.metric_collection import DETERMINED as METRIC_DETERMINED
 from mnist_lightning.models.network import DETERMINED
+from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.lightning_patches import option_names, option_parsers, set_help
 
 DESCRIPTIONS = {
@@ -60,9 +63,11 @@ class OptionParser(LightningArgumentParser):
         return config
 
     def add_class_arguments(self, theclass: type, nested_key: str | None = None, **kwargs: Any) -> list[str]:
-        """Add options for the parameters of a class; those of the network that the data determine are no options."""
-        if nested_key == "model":
+        """Add options for the parameters of a class; those that the data determine are not options."""
+        if issubclass(theclass, Classifier):
             kwargs["skip"] = {f"network.init_args.{name}" for name in DETERMINED}
+        elif issubclass(theclass, Metric):
+            kwargs["skip"] = {*kwargs.get("skip", ()), *METRIC_DETERMINED}
         names: list[str] = super().add_class_arguments(theclass, nested_key, **kwargs)
         return names
 
@@ -114,7 +119,7 @@ def check_options(options: Namespace, defaults: Namespace, args: Sequence[str]) 
         group = key.partition(".")[0]
         if options[group] is None and default is not None:
             raise ConfigError(f"{group}{place_of(group, args)} may not be null; without it, the defaults apply")
-        if default is not None and options.get(key) is None and key not in NULLABLE:
+        if default is not None and options.get(key) is None and key not in NULLABLE and ".init_args." not in key:
             reason = f"; {default} is the default" if default != "" else ""
             raise ConfigError(f"{key}{place_of(key, args)} may not be null{reason}")
     for name, smallest in SMALLEST.items():

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,18 @@ from mnist_lightning.evaluation.metrics import LossAndAccuracy, Score
 from mnist_lightning.models.class_path import ClassPath, build, class_path_of, with_arguments
 
 ShortMetric = Literal["macro_f1", "macro_precision", "balanced_accuracy", "kappa", "auroc", "calibration_error"]
-MetricOption = ShortMetric | Callable[..., Metric]
+
+
+class MetricFactory(Protocol):
+    """A class or function that returns a metric; jsonargparse takes the first `...` of a Callable for an argument."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Metric:
+        """Return a metric."""
+        ...
+
+
+MetricOption = ShortMetric | MetricFactory
+DETERMINED = ("num_classes", "task")  # arguments of a metric that are not options
 
 
 class BalancedAccuracy(torchmetrics.MulticlassRecall):

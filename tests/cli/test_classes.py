@@ -14,9 +14,11 @@ from tests.conftest import Command
 MINE = '''
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Metric
 
 from mnist_lightning import Classifier, MNISTDataModule
 
@@ -32,6 +34,10 @@ class Tiny(nn.Module):
 
 def make_tiny(num_classes: int = 10, width: int = 4) -> nn.Module:
     return Tiny(num_classes, width)
+
+
+def make_untyped(num_classes: int = 10):
+    return Tiny(num_classes)
 
 
 class Wide(nn.Module):
@@ -91,6 +97,30 @@ class Digits(MNISTDataModule):
     def __init__(self, extra: int = 1, **kwargs) -> None:
         super().__init__(**kwargs)
         self.extra = extra
+
+
+class TopK(Metric):
+    def __init__(self, k: int = 2) -> None:
+        super().__init__()
+        self.k = k
+        self.add_state("hits", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, preds, target):
+        self.hits += (preds.topk(self.k).indices == target[:, None]).sum()
+        self.total += len(target)
+
+    def compute(self): return self.hits / self.total
+
+
+class Assembled(Plain):
+    """Has options of the names of a Classifier's, but is given their objects, as in Lightning's documentation."""
+
+    def __init__(self, network: nn.Module, optimizer: OptimizerCallable = torch.optim.Adam) -> None:
+        LightningModule.__init__(self)
+        self.net, self.optimizer = network, optimizer
+
+    def configure_optimizers(self): return self.optimizer(self.parameters())
 
 
 class Note(Callback):
@@ -166,6 +196,35 @@ def test_a_config_names_model_and_data_that_know_nothing_of_this_package(command
     assert command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "4").code == 0
 
 
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        "[{class_path: mine.TopK, init_args: {k: 10}}, torchmetrics.Accuracy, kappa]",
+        pytest.param("{TopK: {class_path: mine.TopK, init_args: {k: 10}}, kappa: kappa}", marks=pytest.mark.slow),
+    ],
+)
+def test_metrics_are_classes_with_arguments(fit: Command, command: Command, metrics: str, tmp_path: Path) -> None:
+    monitored = ("--checkpoint.monitor", "val_TopK", "--checkpoint.mode", "max")
+    outcome = fit(*SHORT, "--model.network", "mine.Tiny", "--model.metrics", metrics, *monitored)
+    assert outcome.code == 0, outcome.err
+    assert command("test").code == 0
+    (best,) = (tmp_path / "checkpoints" / "version_0").glob("best.ckpt")
+    saved = torch.load(best, weights_only=True)["hyper_parameters"]["metrics"]
+    assert saved["TopK"] == {"class_path": "mine.TopK", "init_args": {"k": 10}}
+    scores = yaml.safe_load((LOGS / "test.json").read_text())["metrics"]
+    assert scores["TopK"] == 1.0, "every label is among the ten most probable of ten classes"
+
+
+def test_another_model_is_given_the_objects_that_its_options_name(command: Command) -> None:
+    network = ("--model.network=mine.Tiny", "--model.network.num_classes=4", "--model.network.width=5")
+    optimizer = ("--model.optimizer=SGD", "--model.optimizer.lr=0.1")
+    outcome = command("fit", "--model=mine.Assembled", "--data=mine.Bright", *network, *optimizer, *SHORT)
+    assert outcome.code == 0, outcome.err
+    weights = torch.load("checkpoints/version_0/last.ckpt", weights_only=True)
+    assert weights["state_dict"]["net.first.weight"].shape == (5, 784)
+    assert weights["optimizer_states"][0]["param_groups"][0]["lr"] == 0.1
+
+
 def test_the_help_and_the_printed_config_are_those_of_the_class(command: Command) -> None:
     assert "--model.extra EXTRA" in command("fit", "--model", "mine.Extended", "--help").out
     printed = yaml.safe_load(command("fit", "--data", "mine.Bright", "--print_config").out)
@@ -178,6 +237,10 @@ WRONG = {
     "no package": ("--model.network needs.Net", "it needs the package a_package_that_is_missing, which is missing"),
     "no python": ("--model.network typo.Net", "typo.Net cannot be imported: SyntaxError: invalid syntax"),
     "another type": ("--model.network mine.Note", "model.network: mine.Note: not a subclass of Module"),
+    "a function of unknown type": (
+        "--model.network mine.make_untyped",
+        "mine.make_untyped is a function that does not declare what it returns: def make_untyped(…) -> Module",
+    ),
     "denied": ("--model.network os.system", "model.network: os.system is of Python's standard library"),
     "no argument": (
         "--model.network mine.Tiny --model.network.widht 5",

@@ -6,42 +6,36 @@ A file is written under a temporary name in the same folder, flushed, read back,
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from mnist_lightning.console import printable
 from mnist_lightning.errors import StorageError
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
     """Replace the content of a file, completely or not at all.
+
+    Args:
+        path: The file.
+        data: Its new content.
+        before_rename: Called when the new content is on the disk and does not have its name yet.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written; the previous file is unchanged.
     """
-    with written_beside(path, data) as publish:
-        publish()
-
-
-@contextlib.contextmanager
-def written_beside(path: Path, data: bytes) -> Iterator[Callable[[], None]]:
-    """Write data to a temporary file next to `path`; yield the function that renames it to `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    part = Path(name)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            part.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        with part.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if part.read_bytes() != data:
             raise OSError(f"{part} does not contain the bytes that were written to it")
-
-        def publish() -> None:
-            part.replace(path)
-            _flush_folder(path.parent)
-
-        yield publish
+        before_rename()
+        part.replace(path)
+        _flush_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -76,12 +70,6 @@ def remove_parts(folder: Path) -> None:
     """Remove the temporary files that a killed process has left in a folder."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _flush_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from mnist_lightning.atomic_write import replace_file, written_beside
+from mnist_lightning.atomic_write import replace_file
 from mnist_lightning.errors import CheckpointError, DivergenceError, StorageError
 from mnist_lightning.runs import run_folders
 from mnist_lightning.runs.checkpoint_verification import matches, read_checkpoint, read_entries, sha256
@@ -132,9 +132,8 @@ def remove_older(folder: Path, *, step_files: int, keep: float) -> None:
 def _save_in_run(path: Path, data: bytes, entry: Entry) -> None:
     folder = path.parent
     entries = [*_listed_entries(folder, but=path.name), entry]
-    with written_beside(path, data) as publish:
-        replace_file(folder / MANIFEST, manifest_text(entries).encode())
-        publish()
+    manifest = manifest_text(entries).encode()
+    replace_file(path, data, before_rename=lambda: replace_file(folder / MANIFEST, manifest))
     replace_file(folder / LAST, data)
     if entry in by_rank(entries)[:1]:
         replace_file(folder / BEST, data)

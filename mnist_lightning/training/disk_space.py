@@ -18,10 +18,8 @@ def warn_of_full_disk(trainer: Trainer, pl_module: LightningModule, folder: Path
     """
     while not folder.exists():
         folder = folder.parent
-    epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - trainer.current_epoch
-    if trainer.max_steps > 0:
-        steps = max(1, trainer.num_training_batches // trainer.accumulate_grad_batches)
-        epochs = min(epochs, math.ceil((trainer.max_steps - trainer.global_step) / steps))
+    steps_of_epoch = max(1, -(-trainer.num_training_batches // trainer.accumulate_grad_batches))  # rounded up
+    epochs = (trainer.estimated_stepping_batches - trainer.global_step) / steps_of_epoch
     free = shutil.disk_usage(folder).free
     needed = (min(keep, epochs / every) + COPIES) * _checkpoint_bytes(trainer, pl_module)
     if free < needed < math.inf:

@@ -59,9 +59,9 @@ class AutoTrainer(Trainer):
         if not on_gpu:
             # Lightning sets this at import; it makes Adam's check for a GPU at every step take 0.25 ms.
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-        limits = {"train": limit_train_batches, "val": limit_val_batches, "test": limit_test_batches}
-        kwargs.update({f"limit_{name}_batches": limit for name, limit in limits.items()})
         kwargs.update(accelerator=accelerator, strategy=strategy, precision=precision)
+        kwargs.update(limit_train_batches=limit_train_batches, limit_val_batches=limit_val_batches)
+        kwargs.update(limit_test_batches=limit_test_batches)
         kwargs.update(trainer_arguments(kwargs))
         if kwargs["precision"] == "auto":
             kwargs["precision"] = native_precision(on_gpu=on_gpu)

@@ -40,10 +40,8 @@ class Study:
         require_at_least(0, "study.seed", self.seed)
         if Path(self.name).name != self.name:
             raise ConfigError(f"study.name must be a name without slashes, got {self.name!r}")
-        if self.metric.startswith("test"):
-            raise ConfigError(
-                f"study.metric must be of the validation, got {self.metric}: a sweep never reads the test set"
-            )
+        if self.metric.startswith(("train", "test")):
+            raise ConfigError(f"study.metric must be of the validation, never of the test set, got {self.metric}")
         object.__setattr__(self, "mode", mode_of(self.metric, self.mode, "study.mode"))
 
 

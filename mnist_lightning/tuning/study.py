@@ -29,9 +29,9 @@ from mnist_lightning.atomic_write import check_writable
 from mnist_lightning.cli import main
 from mnist_lightning.cli.safe_yaml import read_config
 from mnist_lightning.cli.saved_config import changes
-from mnist_lightning.console import did_you_mean
 from mnist_lightning.errors import ConfigError, DatasetError, StorageError, UserError
 from mnist_lightning.training.callbacks.run_summary import show
+from mnist_lightning.training.monitor import require_logged
 from mnist_lightning.tuning.leaderboard import REASON, RUN, write_results
 from mnist_lightning.tuning.search_space import SweepConfig
 
@@ -159,9 +159,7 @@ class ScoreReporter(Callback):
         """Record the score; a pruned trial still finishes its epoch and saves its checkpoint."""
         if trainer.sanity_checking:
             return
-        names = [name for name in trainer.callback_metrics if not name.startswith("train")]
-        if self.metric not in names:
-            raise ConfigError(f"study.metric: {self.metric} was not logged{did_you_mean(self.metric, names)}")
+        require_logged(self.metric, trainer, "study.metric")
         self.trial.report(float(trainer.callback_metrics[self.metric]), self.validations)
         self.validations += 1
         if prunes := self.trial.should_prune():

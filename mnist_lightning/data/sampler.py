@@ -12,11 +12,8 @@ from torch.utils.data import DistributedSampler, SequentialSampler
 class OrderSampler(DistributedSampler[int]):
     """Positions in a split. Each pass over them starts the next epoch, unless `set_epoch` chose one before it.
 
-    Args:
-        dataset: The samples of the split.
-        group: `num_replicas` and `rank` among the processes that share the work, as a Trainer's
-            `distributed_sampler_kwargs` gives them; None takes them from torch.distributed if it is initialised.
-        seed: Seed of the order, at least 0.
+    The group is `num_replicas` and `rank` among the processes that share the work, as a Trainer's
+    `distributed_sampler_kwargs` gives them; None takes them from torch.distributed if it is initialised.
     """
 
     def __init__(self, dataset: Sized, group: dict[str, int] | None = None, seed: int = 0) -> None:

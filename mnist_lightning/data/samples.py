@@ -58,11 +58,7 @@ class RowDataset(Dataset[Batch]):
 class ImageDataset(RowDataset):
     """The images of a split: item i is float32 (C, H, W), (pixel / 255 - mean) / std, and its label, int64 ().
 
-    Args:
-        samples: The images.
-        mean: Mean pixel of the training images, in [0, 1].
-        std: Standard deviation of the pixels of the training images, positive.
-        augmentation: How far a loader distorts each image; items have no distortion. None leaves images unchanged.
+    A loader distorts each image as far as the augmentation says; items have no distortion.
     """
 
     def __init__(

@@ -21,22 +21,16 @@ class ClassProbability(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one image or row.
+    """The prediction for one image or row."""
 
-    Args:
-        label: Name of the most probable class, such as `"7"`.
-        probability: Its probability in [0, 1].
-        top3: The three most probable classes, or both if there are two, starting with `label`.
-        unsure: Whether the probability is below the threshold for predictions to rely on.
-        index: Index of the class, from 0.
-        input: The image as the network saw it; None for rows, and for pixels that needed no preprocessing.
-    """
-
-    label: str
-    probability: float
-    top3: tuple[ClassProbability, ...]
-    unsure: bool
-    index: int
+    label: str  # name of the most probable class, such as "7"
+    probability: float  # of this class, in [0, 1]
+    top3: tuple[
+        ClassProbability, ...
+    ]  # the three most probable classes, or both if there are two, starting with `label`
+    unsure: bool  # whether the probability is below the threshold for predictions to rely on
+    index: int  # of the class, from 0
+    # The image as the network saw it; None for rows, and for pixels that needed no preprocessing.
     input: "NetworkInput | None" = field(default=None, repr=False, compare=False)
 
 

@@ -48,8 +48,7 @@ def class_path_of(target: Callable[..., Any] | ClassPath | str) -> ClassPath:
 def import_object(path: str) -> Any:
     """Return what a dotted path such as `torchvision.models.resnet18` names, or what was given to `class_path_of`.
 
-    Raises:
-        ConfigError: If it cannot be imported; the message says whether a module, a package or a name is missing.
+    If it cannot be imported, a ConfigError says whether a module, a package or a name is missing.
     """
     if path in _given:
         return _given[path]

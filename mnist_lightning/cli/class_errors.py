@@ -5,15 +5,18 @@ from collections.abc import Iterator, Sequence
 from inspect import Parameter, isfunction, signature
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
 
 from mnist_lightning.cli.safe_yaml import config_files, place_of, read_config
 from mnist_lightning.console import did_you_mean, shortened
 from mnist_lightning.errors import ConfigError
+from mnist_lightning.evaluation.metric_collection import SHORT_NAMES
 from mnist_lightning.models.class_path import import_object, loaded_subclasses
 from mnist_lightning.models.network import DETERMINED
 
@@ -45,7 +48,19 @@ def class_message(message: str, args: Sequence[str]) -> str:
     if given and key and kinds:
         choices = re.findall(r"'(\w+)'", "".join(re.findall(LITERAL, message)))
         return where + _about_name(given[1], kinds, choices)
+    if key and key[1] == "model.metrics":
+        for _, name in (each for each in _named(args) if each[0].startswith(key[1])):
+            if name not in SHORT_NAMES and (reason := _about_metric(name)):
+                return where + reason
     return ""
+
+
+def _about_metric(name: str) -> str:
+    """Return why a name is not that of a metric; "" if it can be imported."""
+    try:
+        return "" if "." in name and import_object(name) else _about_name(name, [Metric], list(SHORT_NAMES))
+    except ConfigError as error:
+        return str(error)
 
 
 def wrong_value(message: str) -> str:
@@ -116,9 +131,18 @@ def _named(args: Sequence[str]) -> Iterator[tuple[str, str]]:
         option, separator, value = arg.partition("=")
         if option.startswith("--"):
             key = option.removeprefix("--").removesuffix("+").removesuffix(".class_path")
-            yield key, value if separator else following
+            text = value if separator else following
+            yield from _texts(values, key) if (values := _collection(text)) else [(key, text)]
     for file in config_files(args):
         yield from _texts(read_config(file), "")
+
+
+def _collection(text: str) -> Any:
+    """Return the list or mapping that the text of an option is; None if it is neither."""
+    try:
+        return yaml.safe_load(text) if text[:1] in ("[", "{") else None
+    except yaml.YAMLError:
+        return None
 
 
 def _texts(tree: Any, prefix: str) -> Iterator[tuple[str, str]]:

@@ -266,6 +266,10 @@ WRONG = {
     "logger: another type": ("--trainer.logger mine.Tiny", "trainer.logger: mine.Tiny: not a subclass of Logger"),
     "optimizer: no name": ("--model.optimizer torch.optim.SDG", "torch.optim has no SDG; did you mean SGD?"),
     "optimizer: another type": ("--model.optimizer mine.Tiny", "mine.Tiny: not a subclass of Optimizer"),
+    "metric: no module": ("--model.metrics [kappa,nomod.X]", "model.metrics: nomod.X cannot be imported: module nomod"),
+    "metric: no name": ('--model.metrics {"a":"mine.TopKK"}', "mine has no TopKK; did you mean TopK?"),
+    "metric: short name": ("--model.metrics [macro_f2]", "macro_f2 does not name a class, nor one of macro_f1,"),
+    "metric: another type": ("--model.metrics [mine.Tiny]", "model.metrics: mine.Tiny: not a subclass of Metric"),
     "schedule: argument missing": (
         "--model.lr_scheduler StepLR",
         "model.lr_scheduler: StepLR needs the argument step_size; pass --model.lr_scheduler.step_size",

@@ -18,6 +18,7 @@ CONFIGS = [config for config in ALL_CONFIGS if config.stem not in COMMANDS]
 IMAGE_CONFIGS = [path for path in CONFIGS if path.stem not in ("tabular", "pictures")]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("config", IMAGE_CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_trains_and_tests(command: Command, digits_dir: Path, tmp_path: Path, config: Path) -> None:
     options = yaml.safe_load(config.read_text())
@@ -45,6 +46,7 @@ def test_the_shipped_sweep_searches_over_options_of_its_shared_config() -> None:
         assert option in shared[section], name
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_table_config_learns_irises(command: Command, tmp_path: Path) -> None:
     (config,) = (path for path in CONFIGS if path.stem == "tabular")
     write_iris(tmp_path / "mine.csv")
@@ -56,6 +58,8 @@ def test_the_table_config_learns_irises(command: Command, tmp_path: Path) -> Non
     assert result["correct"] >= 19  # linear discriminant analysis classifies 98 % of irises correctly; this is 86 %
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_image_folder_config_learns_shapes(command: Command, tmp_path: Path) -> None:
     (config,) = (path for path in CONFIGS if path.stem == "pictures")
     write_shapes(tmp_path / "mine", 40)

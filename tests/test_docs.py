@@ -264,6 +264,7 @@ for args in json.loads(sys.argv.pop()):
 """
 
 
+@pytest.mark.slow
 def test_fit_and_test_print_what_the_readme_shows(tmp_path: Path, digits_dir: Path) -> None:
     shown = [block.text.splitlines() for block in blocks_of(ROOT / "README.md") if "version_0" in block.text]
     small = ["--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.source", "files"]

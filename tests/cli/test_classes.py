@@ -11,6 +11,8 @@ import yaml
 from mnist_lightning.cli.class_groups import flat_arguments, split_group
 from tests.conftest import Command
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MINE = '''
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule

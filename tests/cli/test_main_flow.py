@@ -306,6 +306,8 @@ def test_progress_is_shown_on_a_terminal(tmp_path: Path, digits_dir: Path) -> No
     trained, _, tested = shown_on_a_terminal(tmp_path, "fit", *options, "--test_after_fit", "true").partition(b"best ")
     assert trained.startswith("loading …\r".encode())
     assert b"421,642 parameters on " in trained
+    assert b"Warning" not in trained + tested
+    assert b"Tip:" not in trained + tested
     assert tested.startswith(b"epoch 0")
     assert b"Testing" in tested
     assert b"100%" in tested

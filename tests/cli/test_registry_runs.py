@@ -18,6 +18,8 @@ from mnist_lightning.inference.demo.command import make_server
 from tests.conftest import Command, Outcome, run_in
 from tests.data.mnist.published import FORMATS, TEST_COUNT, make_split, write_dataset
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES: dict[DatasetName, int] = {
     "fashion_mnist": 10,
     "emnist_letters": 26,
@@ -46,11 +48,14 @@ def fashion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fashion")
     write_dataset(root / "data", "fashion_mnist")
     small = ("--data.val_size", "62", "--data.batch_size", "32", "--trainer.max_epochs", "1")
-    run_in(root, ["fit", "--data.dataset", "fashion_mnist", *small])
+    run_in(root, ["fit", "--data.dataset", "fashion_mnist", *small, "--tensorboard.figures", "none"])
     return root
 
 
-@pytest.mark.parametrize("dataset", CLASSES)
+@pytest.mark.parametrize(
+    "dataset",
+    ["fashion_mnist", "emnist_letters", "emnist_balanced", pytest.param("emnist_byclass", marks=pytest.mark.slow)],
+)
 def test_every_command_works_with_the_classes_of_the_data_set(
     dataset: DatasetName, train: Train, command: Command, tmp_path: Path
 ) -> None:

@@ -36,7 +36,7 @@ def trained_run(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> T
         with pytest.raises(SystemExit) as stopped:
             main(
                 ["fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60", "--data.batch_size", "32",
-                 "--trainer.max_epochs", "4", "--model.lr", "0.003"]
+                 "--trainer.max_epochs", "4", "--model.lr", "0.003", "--tensorboard.figures", "none"]
             )  # fmt: skip
     assert not stopped.value.code
     return TrainedRun(root, digits_dir)

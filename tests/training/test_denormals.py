@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.conftest import Command
@@ -25,6 +26,7 @@ TrainerCLI(sys.argv[1:], callbacks=[Look()])
 """
 
 
+@pytest.mark.slow
 def test_no_thread_of_a_training_computes_with_denormals(tmp_path: Path, digits_dir: Path) -> None:
     args = ["fit", "--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_steps", "1"]
     args += ["--trainer.default_root_dir", str(tmp_path)]

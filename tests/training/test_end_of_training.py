@@ -15,6 +15,8 @@ from mnist_lightning import Classifier, MNISTDataModule
 from mnist_lightning.training.trainer import AutoTrainer, reason_of_end
 from tests.conftest import Command
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 class StopsAtStep(Callback):
     """A callback as anybody may write it."""

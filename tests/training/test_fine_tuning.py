@@ -23,6 +23,8 @@ from tests.training.bits import assert_same, content
 from tests.training.callbacks.test_exact_resume import SaveAt
 from tests.training.test_own_classes import Tiny, make_trainer
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def data(digits_dir: Path) -> MNISTDataModule:
     return MNISTDataModule(str(digits_dir), val_size=60, batch_size=32)

@@ -19,6 +19,8 @@ from tests.conftest import Command, folders
 from tests.runs.test_run_folders import epoch_of, make_checkpoint
 from tests.training.conftest import read_events
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 VALUES = [0.3, 0.7, 0.5]  # what validation logs, epoch by epoch
 
 

@@ -14,6 +14,8 @@ from mnist_lightning.data.mnist import idx
 from mnist_lightning.errors import CheckpointError, DatasetError
 from tests.conftest import Command
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def write(data_dir: Path, classes: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Write own files in which a bright row determines the class; return the training images."""

@@ -64,6 +64,7 @@ def test_the_numbers_are_those_of_the_checkpoint_that_the_result_names(finished_
     assert result["calibration"]["temperature"] is not None
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
 def test_a_run_whose_folders_are_named_like_markup_has_an_inert_page(
     fit: Command, command: Command, digits_dir: Path, tmp_path: Path
@@ -82,6 +83,7 @@ def test_a_run_whose_folders_are_named_like_markup_has_an_inert_page(
     assert any(SCRIPT in words for words in reader.words)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_corrupted_event_file_does_not_cost_the_result(fit: Command, command: Command, tmp_path: Path) -> None:
     assert fit("--trainer.max_epochs", "2").code == 0
     logs = tmp_path / "lightning_logs" / "version_0"
@@ -95,6 +97,7 @@ def test_a_corrupted_event_file_does_not_cost_the_result(fit: Command, command: 
     assert read_events(logs).Scalars("Accuracy/test")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("number", range(1, 7))
 def test_a_full_disk_fails_loudly_and_leaves_whole_files(
     finished_run: FinishedRun, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 # Lightning 2.6 makes calls that jsonargparse 4.53 deprecates (four texts); they go when Lightning 2.7 is the floor.
@@ -24,7 +23,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 from mnist_lightning.cli.main import main
 from mnist_lightning.data.mnist import idx
-from mnist_lightning.evaluation import plots
 
 TRAIN_COUNT, TEST_COUNT = 300, 101
 
@@ -110,6 +108,11 @@ def fit(command: Command, digits_dir: Path) -> Command:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every figure empty and small, for tests of other claims: figures take most of the time of a small test."""
+    # Imported here, because the process that hands out the tests reads this file too, and needs neither them nor torch.
+    from matplotlib.figure import Figure
+
+    from mnist_lightning.evaluation import plots
+
     for name in ("confusion_matrix", "reliability_diagram", "learning_curves", "worst_images"):
         monkeypatch.setattr(plots, name, lambda *_: Figure((1, 1), dpi=10))
 

@@ -20,7 +20,7 @@ def finite(folder: Path) -> bool:
     return all(value.isfinite().all() for value in content(folder)["state_dict"].values())
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_stops_before_its_step(
     fit: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:

@@ -22,7 +22,7 @@ def unbroken_root(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) ->
     return root
 
 
-@pytest.mark.parametrize("epochs_before", [1, 2, 3])
+@pytest.mark.parametrize("epochs_before", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_run_resumed_at_an_epochs_end_is_the_unbroken_run(
     fit: Command, command: Command, tmp_path: Path, unbroken_root: Path, epochs_before: int
 ) -> None:
@@ -62,7 +62,7 @@ def test_resuming_what_has_finished_says_so(fit: Command, command: Command, tmp_
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["version_0"], "nothing new has begun"
 
 
-@pytest.mark.parametrize("epochs", ["null", "-1"])
+@pytest.mark.parametrize("epochs", [pytest.param("null", marks=pytest.mark.slow), "-1"])
 def test_a_run_counted_in_steps_resumes_until_it_has_taken_them(fit: Command, command: Command, epochs: str) -> None:
     fit("--trainer.max_epochs", "1")
     resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs, "--trainer.max_steps", "20")

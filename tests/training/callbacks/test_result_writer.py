@@ -64,7 +64,6 @@ def test_the_numbers_are_those_of_the_checkpoint_that_the_result_names(finished_
     assert result["calibration"]["temperature"] is not None
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.skipif(os.name == "nt", reason="no such names on Windows")
 def test_a_run_whose_folders_are_named_like_markup_has_an_inert_page(
     fit: Command, command: Command, digits_dir: Path, tmp_path: Path
@@ -83,7 +82,6 @@ def test_a_run_whose_folders_are_named_like_markup_has_an_inert_page(
     assert any(SCRIPT in words for words in reader.words)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_corrupted_event_file_does_not_cost_the_result(fit: Command, command: Command, tmp_path: Path) -> None:
     assert fit("--trainer.max_epochs", "2").code == 0
     logs = tmp_path / "lightning_logs" / "version_0"

@@ -27,6 +27,8 @@ from mnist_lightning.inference.demo.server import PageServer
 from mnist_lightning.inference.network import TrainedNetwork
 from tests.conftest import skip_without_packages
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 Stroke = list[tuple[int, int]]  # across and down, in pixels of the 280×280 paper

@@ -43,6 +43,9 @@ def class_message(message: str, args: Sequence[str]) -> str:
     wanted = re.search(r"subclass of (?:<class ')?(\w+)", message)
     given = re.search(r"class_path'?[=:] ?'(.+?)'", message) or re.search(r"Given value: (\S+)", message)
     kinds = [kind for kind in KINDS if re.search(rf"\b{kind.__name__}\b", message)]
+    raised_by_class = re.search(r"^  - (?!Not a|Expected|Problem|Does not validate)(.+)", message, re.MULTILINE)
+    if given and wanted and "." in given[1] and raised_by_class:
+        return f"{where}{given[1]}: {raised_by_class[1]}"
     if given and wanted and "." in given[1]:
         return where + _about_class(given[1], f"not a subclass of {wanted[1]}")
     if given and key and kinds:

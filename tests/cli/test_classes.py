@@ -280,6 +280,10 @@ WRONG = {
         "--model.lr_scheduler StepLR --model.lr_scheduler.step_size x",
         "model.lr_scheduler.step_size must be int, got x",
     ),
+    "callback: a value that its constructor refuses": (
+        "--trainer.callbacks+=Timer --trainer.callbacks.interval 3",
+        "callbacks.Timer: Unsupported parameter value `Timer(interval=3)`",
+    ),
     "schedule: short name": ("--model.lr_scheduler plateua", "did you mean plateau?"),
 }
 QUICK = {"no package", "another type", "no argument", "channels", "callback: short name", "schedule: argument missing"}

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mnist_lightning.cli.usage import COMMANDS, OWN_COMMANDS
+from mnist_lightning.cli.help_texts import COMMANDS, OWN_COMMANDS
 from mnist_lightning.data.mnist import fetch, idx, registry
 from tests.conftest import Command, run_in
 from tests.data.image_folder.small_images import write_shapes

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
 from mnist_lightning.cli import exit_codes
+from mnist_lightning.cli.help_texts import COMMANDS, HELP, OWN_COMMANDS
 from mnist_lightning.cli.process_state import make_streams_safe, silenced_libraries, unchanged_process
-from mnist_lightning.cli.usage import COMMANDS, HELP, OWN_COMMANDS
 from mnist_lightning.console import did_you_mean, expand_home
 
 if TYPE_CHECKING:

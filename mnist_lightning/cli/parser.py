@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from mnist_lightning.cli.class_errors import class_message, wrong_value
 from mnist_lightning.cli.class_groups import flat_arguments, join_groups
+from mnist_lightning.cli.help_texts import CKPT_PATH_HELP, DESCRIPTIONS, EXAMPLES
 from mnist_lightning.cli.safe_yaml import config_files, place_of, read_config
 from mnist_lightning.console import did_you_mean, exit_with_usage_error, shortened, unknown_option
 from mnist_lightning.errors import ConfigError
@@ -22,21 +23,6 @@ from mnist_lightning.evaluation.metric_collection import DETERMINED as METRIC_DE
 from mnist_lightning.models.network import DETERMINED
 from mnist_lightning.training.classifier import Classifier
 from mnist_lightning.training.lightning_patches import option_names, option_parsers, set_help
-
-DESCRIPTIONS = {
-    "fit": "Train a network; logs go to lightning_logs/version_N, checkpoints to checkpoints/version_N.",
-    "validate": "Evaluate a checkpoint on the validation images.",
-    "test": "Evaluate a checkpoint on the test images; write test.json, figures and report.html into its run.",
-}
-EXAMPLES = {
-    "fit": "fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5",
-    "validate": "validate --ckpt_path version_3/best",
-    "test": "test --ckpt_path version_3/best",
-}
-CKPT_PATH_HELP = (
-    "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
-    "From `last`, `fit` resumes the run in its own folders; from any other checkpoint, it starts a new run."
-)
 
 # Lower bounds that Lightning does not check: -1 accumulated batches, for example, would maximise the loss.
 SMALLEST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": 0, "max_epochs": -1}

@@ -1,4 +1,7 @@
-"""`report.html`, a page about a test: one file without scripts that loads nothing, rendered from a Jinja template."""
+"""`report.html`, a page about a test: one file without scripts that loads nothing, rendered from a Jinja template.
+
+`training/callbacks/result_writer.py` writes it, beside the other files of a test.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from mnist_lightning import Classifier, SimpleCNN
-from mnist_lightning.cli.parser import EXAMPLES
+from mnist_lightning.cli.help_texts import EXAMPLES
 from tests.conftest import TEST_COUNT, Command, folders
 from tests.training.bits import scalars
 

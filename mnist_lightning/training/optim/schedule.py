@@ -1,4 +1,7 @@
-"""Learning-rate schedules: any of torch's, and two closed forms of the step with a warm-up."""
+"""Learning-rate schedules: `plateau`, any of torch's, and the closed forms `linear` and `cosine` with a warm-up.
+
+Lightning steps them, as `lr_scheduler_config` says; a run that is resumed catches up in `callbacks/exact_resume.py`.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,8 @@
-"""The commands, and the text of `python -m mnist_lightning --help`."""
+"""The commands, and what `--help` shows of each.
+
+The help of an option is its line in the docstring of the class that takes it: the model, the data module, the Trainer
+or a callback. The commands that are not Lightning's describe their options in their own modules.
+"""
 
 HELP = """\
 usage: python -m mnist_lightning COMMAND [OPTION ...]
@@ -45,3 +49,19 @@ OWN_COMMANDS = {
     "repeat": "mnist_lightning.tuning.repeat",
     "sweep": "mnist_lightning.tuning.sweep",
 }
+
+# What `--help` of Lightning's commands shows around the options.
+DESCRIPTIONS = {
+    "fit": "Train a network; logs go to lightning_logs/version_N, checkpoints to checkpoints/version_N.",
+    "validate": "Evaluate a checkpoint on the validation images.",
+    "test": "Evaluate a checkpoint on the test images; write test.json, figures and report.html into its run.",
+}
+EXAMPLES = {
+    "fit": "fit --config configs/default.yaml --model.lr 3e-4 --trainer.max_epochs 5",
+    "validate": "validate --ckpt_path version_3/best",
+    "test": "test --ckpt_path version_3/best",
+}
+CKPT_PATH_HELP = (
+    "`last` or `best` of the newest run, `version_3/last`, `version_3/best`, or the path of a checkpoint file. "
+    "From `last`, `fit` resumes the run in its own folders; from any other checkpoint, it starts a new run."
+)

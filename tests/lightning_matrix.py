@@ -39,6 +39,21 @@ class Probe(Callback):
         self.seen |= {"inference mode"} if torch.is_inference_mode_enabled() else set()
 
 
+class NegatedWeights(Callback):
+    """Negates the weights after some steps, so that the loss jumps."""
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 5:
+            with torch.no_grad():
+                for parameter in trainer.lightning_module.parameters():
+                    parameter.mul_(-20)
+
+
+def size_of(batch: tuple[torch.Tensor, torch.Tensor]) -> int:
+    """Return the number of images of a batch."""
+    return len(batch[1])
+
+
 @dataclass
 class Result:
     """What a command came to."""
@@ -294,7 +309,15 @@ def base_class(name: str) -> Row:
 
 
 CALLBACKS: dict[str, Row] = {
-    "BackboneFinetuning": Row("for a module that has a `backbone`"),
+    "BackboneFinetuning": Row(
+        "as in Lightning; the backbone is everything but the last linear layer",
+        [
+            Case(
+                add("BackboneFinetuning", unfreeze_backbone_at_epoch=1) + " --trainer.max_epochs=2",
+                lambda r: len(r.trainer.optimizers[0].param_groups) == 2,
+            )
+        ],
+    ),
     "BaseFinetuning": base_class("BaseFinetuning"),
     "BasePredictionWriter": Row(
         "refused, because no command runs `Trainer.predict`: `predict` labels images and rows, and `test` writes "
@@ -388,10 +411,27 @@ CALLBACKS: dict[str, Row] = {
         "WeightAveraging",
         [refused(add("StochasticWeightAveraging", swa_lrs=0.01), "model.ema_decay")],
     ),
-    "SpikeDetection": Row(HONOURED, [Case(add("SpikeDetection"), uses("SpikeDetection"))]),
+    "SpikeDetection": Row(
+        "as in Lightning; a spike ends the run with exit code 3, and it can be resumed",
+        [
+            Case(add("SpikeDetection"), uses("SpikeDetection")),
+            Case(
+                f"{add('SpikeDetection', warmup=2)} --trainer.callbacks+=tests.lightning_matrix.NegatedWeights",
+                lambda r: "spike detected in batch 5; resume with" in r.text,
+                code=3,
+            ),
+        ],
+    ),
     "ThroughputMonitor": Row(
         "as in Lightning; `batch_size_fn` names a function of yours; every 50 steps unless `log_every_n_steps` is set",
-        [refused(add("ThroughputMonitor"), "batch_size_fn")],
+        [
+            refused(add("ThroughputMonitor"), "batch_size_fn"),
+            Case(
+                add("ThroughputMonitor", batch_size_fn="tests.lightning_matrix.size_of")
+                + " --trainer.log_every_n_steps=2 --trainer.logger=CSVLogger",
+                lambda r: r.column("train/samples") == ["64", "128", "192", "240"],
+            ),
+        ],
     ),
     "Timer": Row(
         HONOURED,

@@ -54,6 +54,8 @@ def run(command: Callable[[], int], name: str, *, debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
+        if type(error).__name__ == "TrainingSpikeException":  # of Lightning, which this module does not import
+            return fail(f"{error}{HOW_TO_RESUME.get(name, '')}", DivergenceError.exit_code)
         if reason := _reason_not_created(error):
             return fail(reason, 2)
         if _is_usage_error(error):

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import time
+from pathlib import Path
 from types import FrameType
 
 from lightning.pytorch import Trainer
@@ -46,7 +48,9 @@ class SaveRequests:
         self.is_pending, self._saved_at_s = False, time.monotonic()
         if self.end_signal:
             name = signal.Signals(self.end_signal).name
-            resume = f"saved after step {trainer.global_step}; fit --ckpt_path last resumes"
+            root = Path(trainer.default_root_dir)
+            place = "" if root.samefile(".") else f" --trainer.default_root_dir {shlex.quote(str(root))}"
+            resume = f"saved after step {trainer.global_step}; fit --ckpt_path last{place} resumes"
             trainer.lightning_module.print(f"{name}: {resume}")
             raise SystemExit(128 + self.end_signal)
 

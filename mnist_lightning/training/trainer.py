@@ -98,7 +98,8 @@ def reason_of_end(trainer: Trainer) -> str:
         return _reason_to_stop(trainer)
     if 0 < trainer.max_steps <= trainer.global_step:
         return f"ended after {trainer.max_steps:,} steps (trainer.max_steps)"
-    return f"ended after {trainer.current_epoch} epochs (trainer.max_epochs)"
+    plural = "s" * (trainer.current_epoch > 1)
+    return f"ended after {trainer.current_epoch} epoch{plural} (trainer.max_epochs)"
 
 
 def _reason_to_stop(trainer: Trainer) -> str:

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from lightning.pytorch import Trainer
 from torch import nn
-from torch.optim import SGD, Adafactor
+from torch.optim import LBFGS, SGD, Adafactor
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, OneCycleLR, StepLR
 
 from mnist_lightning import Classifier, MNISTDataModule
@@ -80,6 +80,7 @@ OPTIMIZERS: dict[str, tuple[Any, Any, str]] = {
     "OneCycleLR": (partial(SGD, momentum=0.9), partial(OneCycleLR, max_lr=0.1, total_steps=None), "step"),
     "restarts": (SGD, partial(CosineAnnealingWarmRestarts, T_0=5), "step"),
     "Adafactor": (Adafactor, "plateau", "epoch"),
+    "LBFGS": (partial(LBFGS, max_iter=2), "plateau", "epoch"),  # evaluates the loss more than once a step
 }
 
 
@@ -118,6 +119,12 @@ def test_the_learning_rate_reaches_an_optimizer_given_as_a_class(digits_dir: Pat
     trainer = make_trainer(tmp_path, 1)
     trainer.fit(Classifier(lr=0.25, optimizer=SGD), MNISTDataModule(str(digits_dir), val_size=60))
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+def test_lbfgs_trains_convolutions(digits_dir: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 1)
+    trainer.fit(Classifier(lr=0.1, optimizer=LBFGS), MNISTDataModule(str(digits_dir), val_size=60, batch_size=240))
+    assert trainer.callback_metrics["val_acc"] > 0.5
 
 
 def test_probabilities_are_predicted(digits_dir: Path, tmp_path: Path) -> None:

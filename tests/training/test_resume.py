@@ -1,3 +1,5 @@
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -160,3 +162,14 @@ def test_copies_that_a_kill_left_behind_catch_up_with_the_run(fit: Command, comm
     assert "has finished" in command("fit", "--ckpt_path", "last").out
     for copy in ("last.ckpt", "best.ckpt"):
         assert (run / copy).read_bytes() == second.read_bytes()
+
+
+def test_the_line_about_resuming_can_be_typed_as_it_is(fit: Command, command: Command, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(3, patch)
+        stopped = fit("--trainer.max_epochs", "1", "--trainer.default_root_dir", "else where")
+    (line,) = re.findall(r"saved after step 4; (.+) resumes", stopped.out)
+    assert command(*shlex.split(line)).code == 0
+    assert content(elsewhere / "checkpoints" / "version_0")["global_step"] == 8

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.nn import Parameter
-from torch.optim import Adam, Optimizer
+from torch.optim import LBFGS, Adam, Optimizer
 
 from mnist_lightning.errors import ConfigError
 from mnist_lightning.models.class_path import build, with_arguments
@@ -53,7 +53,11 @@ def make_optimizer(parameters: Iterable[Parameter], options: Mapping[str, Any], 
     if not parameters:
         raise ConfigError("there is nothing to train: no parameter of the model requires a gradient")
     if not isinstance(options["optimizer"], str):
-        return build(with_arguments(options["optimizer"], {"lr": options["lr"]}), Optimizer, parameters)
+        optimizer = build(with_arguments(options["optimizer"], {"lr": options["lr"]}), Optimizer, parameters)
+        if isinstance(optimizer, LBFGS):  # it flattens gradients by `view`, which channels_last does not allow
+            for parameter in parameters:
+                parameter.data = parameter.data.contiguous()
+        return optimizer
     adam: dict[str, Any] = {
         "lr": options["lr"],
         "betas": (0.9, options["beta2"]),

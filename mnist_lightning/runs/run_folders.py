@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -55,8 +55,11 @@ class Run:
         return _newest(self.root) == self
 
     def best_entry(self) -> Entry | None:
-        """Return the entry with the best validation score; None without validation."""
-        return next(iter(by_rank(self.entries())), None)
+        """Return the entry with the best validation score, with what is monitored now; None without validation."""
+        entries = self.entries()
+        newest = max(entries, key=lambda entry: entry.global_step, default=None)
+        ranked = by_rank(entries)
+        return replace(ranked[0], monitor=newest.monitor, mode=newest.mode) if newest and ranked else None
 
     def best(self) -> Path:
         """Return the verified checkpoint with the best validation score; without validation, the last one.

@@ -17,11 +17,12 @@ from mnist_lightning.training.checkpoint_io import DurableCheckpointIO, remove_o
 from mnist_lightning.training.monitor import mode_of
 from tests.conftest import Command, folders
 from tests.runs.test_run_folders import epoch_of, make_checkpoint
+from tests.training.bits import content
 from tests.training.conftest import read_events
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-VALUES = [0.3, 0.7, 0.5]  # what validation logs, epoch by epoch
+VALUES = [0.3, 0.7, 0.5, 0.4]  # what validation logs, epoch by epoch
 
 
 @pytest.mark.parametrize(
@@ -71,11 +72,31 @@ def test_best_follows_a_metric_that_anybody_logs(
     assert all((run.checkpoints / entry.file).exists() for entry in run.entries())
     if mode == "max":
         points = read_events(run.logs)
-        assert [point.value for point in points.Scalars("own")] == pytest.approx(VALUES)
+        assert [point.value for point in points.Scalars("own")] == pytest.approx(VALUES[:3])
         assert len(points.Scalars("val_macro_f1")) == 3
         assert command("test").code == 0
         result = json.loads((run.logs / "test.json").read_text())
         assert (result["epoch"], result["metrics"].keys()) == (1, {"macro_f1"})
+
+
+@pytest.mark.usefixtures("logs_own")
+@pytest.mark.parametrize(("first", "then", "best"), [("max", "min", 0), ("min", "max", 1)])
+def test_a_resumed_run_is_scored_by_the_metric_that_it_monitors_now(
+    fit: Command, command: Command, tmp_path: Path, first: str, then: str, best: int
+) -> None:
+    options = ("--early_stopping.enabled", "false", "--checkpoint.mode")
+    assert fit("--trainer.max_epochs", "2", "--checkpoint.monitor", "own", *options, first).code == 0
+    resumed = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3", *options, then)
+    assert f"best epoch {best}: own {VALUES[best]:.4f}" in resumed.out
+    callback = content(tmp_path / "checkpoints" / "version_0")["callbacks"]["RunCheckpoint"]
+    assert float(callback["best_model_score"]) == pytest.approx(VALUES[best])
+    again = command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "4", "--checkpoint.monitor", "train_loss",
+                    "--checkpoint.mode", "min")  # fmt: skip
+    assert "best epoch 3: train_loss" in again.out, again.err
+    callback = content(tmp_path / "checkpoints" / "version_0")["callbacks"]["RunCheckpoint"]
+    losses = [entry.metrics["train_loss"] for entry in read_manifest(tmp_path / "checkpoints" / "version_0")]
+    assert float(callback["best_model_score"]) == pytest.approx(min(losses))
+    assert sorted(map(float, callback["best_k_models"].values())) == pytest.approx(sorted(losses))
 
 
 @pytest.mark.parametrize("option", ["checkpoint.monitor", "early_stopping.monitor"])

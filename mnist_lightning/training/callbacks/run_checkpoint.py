@@ -1,14 +1,17 @@
 """RunCheckpoint: when a training run is saved: after epochs, within them on request, and before a signal ends it."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from mnist_lightning.errors import ConfigError, require_at_least
-from mnist_lightning.runs.manifest import BEST
+from mnist_lightning.runs.manifest import BEST, read_manifest
 from mnist_lightning.training.callbacks.exact_resume import is_within_epoch
 from mnist_lightning.training.checkpoint_io import remove_older
 from mnist_lightning.training.disk_space import warn_of_full_disk
@@ -53,6 +56,7 @@ class RunCheckpoint(ModelCheckpoint):
             monitor=monitor, mode=mode, save_top_k=-1, save_on_train_epoch_end=True, enable_version_counter=False
         )
         self._monitored = (monitor, mode)
+        self._scored_by: tuple[str, str] | None = None  # what the scores of the saved epochs are
         self._kept = keep if isinstance(keep, int) else {"all": math.inf, "best_last": 0}[keep]
         self._epochs_between = every_n_epochs
         self._requests = SaveRequests(every_n_steps, every_n_minutes)
@@ -101,6 +105,9 @@ class RunCheckpoint(ModelCheckpoint):
         self.filename = "{epoch:02d}-{val_loss:.4f}" if validated else "{epoch:02d}"
         self._monitored = logged_or_default(*self._monitored, trainer)
         self.monitor, self.mode = self._monitored if self._monitored[0] in metrics else (None, self.mode)
+        if self._scored_by not in (None, self._monitored):  # a resumed run monitors another metric
+            self.best_k_models = scores_of(Path(str(self.dirpath)), self.best_k_models, self._monitored[0])
+        self._scored_by = self._monitored
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends |= 0 < trainer.max_steps <= trainer.global_step
         self._requests.update(trainer, at_epoch_end=True)
@@ -112,14 +119,16 @@ class RunCheckpoint(ModelCheckpoint):
             self._after_save(trainer, step_files=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state without the monitor, which each epoch sets anew."""
+        """Return the state without the monitor, which each epoch sets anew, and with what the scores are."""
         state = super().state_dict()
         del state["monitor"]
-        return state
+        return state | {"scored_by": self._scored_by}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best score, even if the folder had another path when the checkpoint was saved."""
         super().load_state_dict(state_dict | {"dirpath": self.dirpath})
+        scored_by = state_dict.get("scored_by")  # runs of older versions have none
+        self._scored_by = None if scored_by is None else (scored_by[0], scored_by[1])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the metrics of the weights that are saved, and which of them is monitored."""
@@ -141,3 +150,10 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             remove_older(Path(str(self.dirpath)), step_files=step_files, keep=self._kept)
         self._requests.saved(trainer)
+
+
+def scores_of(folder: Path, files: Iterable[str], metric: str) -> dict[str, Tensor]:
+    """Return a metric of each checkpoint file in a run's folder that has it, as the manifest says."""
+    metrics = {entry.file: entry.metrics for entry in read_manifest(folder)}
+    named = ((file, metrics.get(Path(file).name, {})) for file in files)
+    return {file: torch.tensor(values[metric]) for file, values in named if metric in values}

@@ -147,7 +147,7 @@ def images_of_another_size(stage: Stage) -> None:
 
 
 def a_system_that_refuses(fault: int) -> Fault:
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(fault, os.strerror(fault))
 
     return lambda stage: stage.patch.setattr(checkpoint_io, "replace_file", refuse)

@@ -104,6 +104,7 @@ for statement in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each")
 def test_what_needs_torch_imports_nothing_heavier() -> None:
     program = [sys.executable, "-c", EACH_IN_A_FORK, *NOT_NEEDED_WITH_TORCH]

@@ -160,6 +160,7 @@ def test_fabric_takes_the_optimizer_and_steps_of_a_classifier() -> None:
     assert losses[-1].item() < losses[0].item()
 
 
+@pytest.mark.slow
 def test_the_tuner_puts_back_what_it_found_and_leaves_no_file(digits_dir: Path, tmp_path: Path) -> None:
     classifier, data = Classifier(), make_data(digits_dir)
     weights = {name: value.clone() for name, value in classifier.state_dict().items()}

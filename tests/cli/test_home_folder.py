@@ -12,6 +12,7 @@ from mnist_lightning.tuning.search_space import read_sweep
 from tests.conftest import Command
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_every_command_takes_the_home_folder(
     command: Command, digits_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

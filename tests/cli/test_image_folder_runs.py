@@ -110,7 +110,9 @@ def test_predict_and_test_preprocess_images_alike(trained: Command) -> None:
         assert predictor(given).probability == pytest.approx(float(first["probability"]), abs=1e-6)
 
 
-@pytest.mark.parametrize("options", [(), ("--data.size", "17", "--data.colour", "false")])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--data.size", "17", "--data.colour", "false"), marks=pytest.mark.slow)]
+)
 def test_an_exported_network_takes_pixels_of_its_own_size_and_colours(
     trained: Command, options: tuple[str, ...]
 ) -> None:

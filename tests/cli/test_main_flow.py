@@ -301,6 +301,7 @@ def shown_on_a_terminal(folder: Path, *args: str) -> bytes:
     return shown
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal(tmp_path: Path, digits_dir: Path) -> None:
     options = ("--data.data_dir", str(digits_dir), "--data.val_size", "60", "--trainer.max_epochs", "1")
     trained, _, tested = shown_on_a_terminal(tmp_path, "fit", *options, "--test_after_fit", "true").partition(b"best ")

@@ -54,7 +54,11 @@ def fashion_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "dataset",
-    ["fashion_mnist", "emnist_letters", "emnist_balanced", pytest.param("emnist_byclass", marks=pytest.mark.slow)],
+    [
+        "fashion_mnist",
+        "emnist_letters",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("emnist_balanced", "emnist_byclass")),
+    ],
 )
 def test_every_command_works_with_the_classes_of_the_data_set(
     dataset: DatasetName, train: Train, command: Command, tmp_path: Path

@@ -33,6 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")  # other figures than those of the result
 def test_no_other_checkpoint_and_no_other_data_replace_the_result(root: Path, digits_dir: Path) -> None:
     before = _content(root)

@@ -70,7 +70,7 @@ def check(fit: Command, command: Command, root: Path, options: Sequence[str], st
         }
 
 
-@pytest.mark.parametrize("scenario", ["plateau", "two validations an epoch", "no validation", "the best recipe"])
+@pytest.mark.parametrize("scenario", ["plateau", "the best recipe"])
 def test_a_run_stopped_within_an_epoch_ends_as_if_unbroken(
     fit: Command, command: Command, tmp_path: Path, scenario: str
 ) -> None:

@@ -121,7 +121,7 @@ def assert_runs_equal(left: Path, right: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))]
+    "name", [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGINT", "SIGHUP")]
 )
 def test_a_signal_saves_exits_with_its_code_and_the_run_resumes_exactly(
     commands: Commands, tmp_path: Path, digits_dir: Path, name: str

@@ -24,7 +24,7 @@ def unbroken_root(tmp_path_factory: pytest.TempPathFactory, digits_dir: Path) ->
     return root
 
 
-@pytest.mark.parametrize("epochs_before", [1, pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("epochs_before", [*(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2)), 3])
 def test_a_run_resumed_at_an_epochs_end_is_the_unbroken_run(
     fit: Command, command: Command, tmp_path: Path, unbroken_root: Path, epochs_before: int
 ) -> None:

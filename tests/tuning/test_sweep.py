@@ -49,6 +49,7 @@ def test_a_sweep_records_each_trials_best_score_and_the_best_trials_config(
     assert [entry["metrics"] for entry in manifest["checkpoints"]] == scores_of(winner["run"])
 
 
+@pytest.mark.slow
 def test_a_trial_below_the_median_is_pruned(command: Command, config: Write) -> None:
     space = {"model.lr": {"choices": [1e-6]}}
     pruner = {"n_startup_trials": 1}

@@ -71,7 +71,7 @@ def test_files_with_one_class_and_labels_that_training_lacks_are_refused(tmp_pat
         data.setup("test")
 
 
-@pytest.mark.parametrize("classes", [2, 28])
+@pytest.mark.parametrize("classes", [2, pytest.param(28, marks=pytest.mark.slow)])
 def test_a_run_on_own_files_is_tested_predicted_and_exported(command: Command, tmp_path: Path, classes: int) -> None:
     images = write(tmp_path / "own", classes)
     files = ("--data.data_dir", "own", "--data.source", "files", "--data.val_size", "60")

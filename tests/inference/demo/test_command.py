@@ -113,7 +113,9 @@ def test_listening_on_all_addresses_prints_that_others_can_use_the_page(
     assert "everyone who can reach 0.0.0.0 can use the page" in outcome.out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_the_command_serves_until_a_signal_ends_it(trained_run: TrainedRun, number: signal.Signals, code: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "mnist_lightning", "demo", "--port", "0"],

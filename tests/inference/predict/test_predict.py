@@ -187,6 +187,7 @@ def test_file_names_that_are_not_utf8_are_kept(command: Command, photos: Path) -
     assert b"photos/\xff\x1b[2J.png" in Path("labels.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_predict_does_not_import_lightning(photos: Path) -> None:
     script = (
         "import sys\n"

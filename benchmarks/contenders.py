@@ -19,7 +19,7 @@ from benchmarks.lab import Lab
 from mnist_lightning import Classifier, MNISTDataModule
 from mnist_lightning.cli.lightning_cli import TrainerCLI
 from mnist_lightning.data.loader import BatchLoader
-from mnist_lightning.training.environment import native_precision
+from mnist_lightning.training.environment import native_precision, uses_kernels
 from mnist_lightning.training.memory import keep_freed_memory
 from mnist_lightning.training.optim.optimizer import make_optimizer
 
@@ -62,7 +62,7 @@ class BareLoop:
         classifier = Classifier(**hparams)
         self.network = classifier.network.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(classifier.network.parameters(), classifier.hparams, fused=True)
-        self.bfloat16 = native_precision(on_gpu=False) == "bf16-mixed"
+        self.bfloat16 = native_precision(on_gpu=False) == "bf16-mixed" and not uses_kernels(self.network)
         self.epoch = -1
         self._begin_epoch()
 

@@ -125,7 +125,8 @@ OPTIONS: dict[str, Row] = {
         f"{HONOURED}; refused if nothing tells where the other machines are", [refused("num_nodes=2", "MASTER_ADDR")]
     ),
     "precision": Row(
-        "Lightning's names, and `auto` (the default): bfloat16 where the device computes it natively. "
+        "Lightning's names, and `auto` (the default): bfloat16 where the device computes it natively, float32 for "
+        "SimpleCNN with its kernels on a CPU. "
         "Scores are always computed in float32",
         [
             Case("precision=64", lambda r: r.trainer.precision == "64-true"),

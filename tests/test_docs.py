@@ -284,7 +284,7 @@ def test_fit_and_test_print_what_the_readme_shows(tmp_path: Path, digits_dir: Pa
 def shape_of(line: str) -> str:
     """Return a printed line, up to its ellipsis, without its numbers and the name of the device."""
     line = line.partition("…")[0]
-    return re.sub(r"\d[\d.,]*", "#", re.sub(r"on cpu \(.*?\), precision \S+", "on cpu", line)).replace("  ", " ")
+    return re.sub(r"\d[\d.,]*", "#", re.sub(r"on cpu \(.*?\), precision [^,]+,", "on cpu", line)).replace("  ", " ")
 
 
 def test_the_reading_order_states_the_lines_of_each_file() -> None:

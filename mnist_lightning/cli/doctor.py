@@ -73,6 +73,7 @@ def check_device() -> Iterator[Finding]:
     try:
         import torch
 
+        from mnist_lightning.models.kernels.conv_pool_relu import NO_KERNELS, describe, kernel_set
         from mnist_lightning.training.environment import device_name, native_precision
     except (ImportError, OSError) as error:  # OSError: a shared library that this machine cannot load
         yield "fault", "torch", f"cannot be imported: {' '.join(str(error).split())}"
@@ -92,7 +93,10 @@ def check_device() -> Iterator[Finding]:
     reason = f", because OMP_NUM_THREADS is {threads}" if threads else ""
     text = f"{device_name(torch.device('cpu'))} on {os.cpu_count()} cores{reason}"
     yield "note" if threads else "ok", "CPU", text
-    yield "ok", "precision", f"--trainer.precision auto means {native_precision(on_gpu=on_gpu)} here"
+    yield "note" if kernel_set() == NO_KERNELS else "ok", "kernels", f"SimpleCNN trains on a CPU with {describe()}"
+    simple_cnn = "32-true for SimpleCNN and " * (not on_gpu and kernel_set() != NO_KERNELS)
+    precision = f"{native_precision(on_gpu=on_gpu)}{' for other networks' if simple_cnn else ''} here"
+    yield "ok", "precision", f"--trainer.precision auto means {simple_cnn}{precision}"
 
 
 def check_data(data_dir: Path) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from mnist_lightning.errors import require_at_least
 from mnist_lightning.models.dropout import Dropout, require_dropout
+from mnist_lightning.models.kernels.conv_pool_relu import conv_pool_relu
 
 
 class SimpleCNN(nn.Module):
@@ -50,9 +51,9 @@ class SimpleCNN(nn.Module):
 
         The shapes in the comments are those for MNIST's images (B, 1, 28, 28).
         """
-        # Max pooling and ReLU commute; pooling first leaves ReLU a quarter of the work.
-        x = F.relu(F.max_pool2d(self.conv1(images), 2))  # (B, 32, 14, 14)
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 64, 7, 7)
+        # A block is relu(max_pool2d(conv(x), 2)), in one kernel where there is one.
+        x = conv_pool_relu(images, self.conv1)  # (B, 32, 14, 14)
+        x = conv_pool_relu(x, self.conv2)  # (B, 64, 7, 7)
         x = self.conv_dropout(x.flatten(start_dim=1))  # (B, 3136), channel by channel in any memory format
         x = self.fc_dropout(F.relu(self.fc1(x)))  # (B, 128)
         logits: Tensor = self.fc2(x)  # (B, num_classes)

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_lightning import Classifier, MNISTDataModule, SimpleCNN
 from mnist_lightning.data.samples import Batch
+from mnist_lightning.training import environment
+from mnist_lightning.training import trainer as trainer_module
 from mnist_lightning.training.environment import native_precision
+from mnist_lightning.training.trainer import AutoTrainer
 from tests.conftest import DIGITS_MEAN, DIGITS_STD, Command
 from tests.training.bits import scalars
 
@@ -96,6 +100,20 @@ def test_bfloat16_is_chosen_if_the_cpu_has_it() -> None:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     native = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
     assert native_precision(on_gpu=False) == ("bf16-mixed" if native else "32-true")
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_auto_precision_is_float32_for_a_network_with_kernels(
+    compiled: bool, digits_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "kernel_set", lambda: "avx2" if compiled else "torch")
+    monkeypatch.setattr(environment, "native_precision", lambda on_gpu: "bf16-mixed")
+    monkeypatch.setattr(trainer_module, "native_precision", lambda on_gpu: "bf16-mixed")
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = AutoTrainer(max_steps=1, accelerator="cpu", enable_checkpointing=False, limit_val_batches=0, **quiet)
+    trainer.fit(Classifier(), MNISTDataModule(str(digits_dir), val_size=60))
+    assert trainer.precision == ("32-true" if compiled else "bf16-mixed")
+    assert environment.environment(torch.device("cpu"), "32-true")["kernels"] == ("avx2" if compiled else "torch")
 
 
 def test_a_plain_trainer_returns_the_scores(digits_dir: Path, tmp_path: Path) -> None:

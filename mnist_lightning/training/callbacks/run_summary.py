@@ -8,8 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_lightning.errors import DivergenceError
+from mnist_lightning.models.kernels.conv_pool_relu import describe
 from mnist_lightning.runs.run_folders import Run
-from mnist_lightning.training.environment import device_name
+from mnist_lightning.training.environment import device_name, has_blocks
 from mnist_lightning.training.logger import RunLogger, run_logger
 from mnist_lightning.training.run_loggers import save_ids
 from mnist_lightning.training.trainer import reason_of_end
@@ -52,10 +53,12 @@ class RunSummary(Callback):
         parameters = sum(parameter.numel() for parameter in pl_module.parameters())
         batches, epochs = trainer.num_training_batches, trainer.max_epochs
         processes = f"{trainer.world_size} processes, each on " if trainer.world_size > 1 else ""
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        kernels = f" with {describe()}" if on_cpu and has_blocks(pl_module) else ""
         end = f"{epochs} epochs" if epochs not in (None, -1) else f"{trainer.max_steps} steps"
         pl_module.print(
             f"{self.run.name}: {parameters:,} parameters on {processes}{device_name(trainer.strategy.root_device)}, "
-            f"precision {trainer.precision}, {batches:,} batches an epoch, up to {end}"
+            f"precision {trainer.precision}{kernels}, {batches:,} batches an epoch, up to {end}"
         )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -55,6 +55,13 @@ def _speed(result: Result) -> list[Row]:
     ]
 
 
+def _kernels(result: Result) -> list[Row]:
+    steps = result["steps"]
+    times = ", ".join(f"{step['name']} {step['median_ms']:.1f}" for step in steps)
+    name = f"median time of a training step of {steps[0]['batch_size']} images, 2 threads"
+    return [(name, f"{times} ms", steps[0]["n"])]
+
+
 def _time(result: Result) -> list[Row]:
     n, lab = result["seconds"]["n"], result["lab_seconds"]
     return [
@@ -165,6 +172,7 @@ def _processes(result: Result) -> list[Row]:
 ROWS: dict[str, Callable[[Result], list[Row]]] = {
     "speed": _speed,
     "speed_fast": _speed,
+    "kernels": _kernels,
     "time_to_accuracy": _time,
     "accuracy_default": _accuracy,
     "accuracy_best": _accuracy,

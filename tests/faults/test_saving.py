@@ -96,6 +96,7 @@ def run(tmp_path: Path) -> run_folders.Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_kill_at_each_request_to_the_system_leaves_a_good_checkpoint(run: run_folders.Run, tmp_path: Path) -> None:
     total = calls_of_a_save(run_folders.Run(tmp_path, 0))
     assert total >= 12  # four files, each made, read back and renamed

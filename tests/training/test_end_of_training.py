@@ -101,6 +101,7 @@ def test_resuming_a_run_whose_time_is_used_up_says_so(fit: Command) -> None:
     assert (again.code, again.out) == (0, "version_0 has finished: stopped by Timer: time limit of 0:00:01\n")
 
 
+@pytest.mark.slow
 def test_the_next_command_scores_this_run(fit: Command, command: Command, tmp_path: Path) -> None:
     root = tmp_path / "with a space"
     options = ("--trainer.default_root_dir", str(root), "--trainer.limit_train_batches", "1", "--trainer.max_epochs")

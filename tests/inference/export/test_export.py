@@ -170,6 +170,7 @@ def test_the_output_reports_the_file_and_the_comparison(
     assert list(tmp_path.iterdir()) == [output], "no temporary file is left"
 
 
+@pytest.mark.slow
 def test_without_the_runs_data_the_bundled_mnist_is_compared_and_no_data_hash_is_written(
     command: Command, trained_run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -28,7 +28,8 @@ from mnist_lightning.training.table_classifier import TableClassifier
 
 T = TypeVar("T")
 
-DATA_OF = {"csv_file": TabularDataModule, "folder": PictureFolderDataModule}  # by options that name the data
+# By options that name the data.
+DATA_OF: dict[str, type[LightningDataModule]] = {"csv_file": TabularDataModule, "folder": PictureFolderDataModule}
 OF_IMAGES = ("num_classes", "in_channels", "image_size")
 OF_ROWS = ("num_classes", "in_features")
 

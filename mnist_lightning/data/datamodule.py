@@ -3,6 +3,7 @@
 Knows nothing of files and formats: a subclass reads them.
 """
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}  # by stage
 
 
-class ClassificationDataModule(LightningDataModule):
+class ClassificationDataModule(LightningDataModule, ABC):
     """Labelled samples in memory, served in whole batches.
 
     A subclass puts files in place in `prepare_data`, and defines `_read_splits`, `schema`, `model_arguments`, `files`
@@ -53,23 +54,23 @@ class ClassificationDataModule(LightningDataModule):
         return f"{type(self).__name__} ({sizes or 'not set up'})"
 
     @property
+    @abstractmethod
     def schema(self) -> "ImageSchema | TableSchema":
         """What a network has to know of its inputs; every checkpoint holds it as `inputs`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def model_arguments(self) -> dict[str, int]:
         """Model arguments determined by the data."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def files(self) -> list[Path]:
         """The files that samples are read from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, inputs: object) -> None:
         """Take the schema of a trained network, the entry `inputs` of its checkpoint, instead of computing it."""
-        raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
         """Read what a stage needs: `fit`, `validate`, `test` or `predict`; None reads everything.
@@ -103,9 +104,9 @@ class ClassificationDataModule(LightningDataModule):
 
     predict_dataloader = test_dataloader
 
+    @abstractmethod
     def _read_splits(self, stage: str) -> None:
         """Fill `_splits` for a stage."""
-        raise NotImplementedError
 
     def _loader(self, split: str, batch_size: int, seed: int | None = None) -> BatchLoader:
         dataset = self._dataset(self.samples(split), None if seed is None else self.augmentation)

@@ -3,6 +3,7 @@
 Knows nothing of images and tables: a subclass reads them.
 """
 
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ PURPOSES = {"train": "train on", "val": "validate on", "test": "test on"}
 class OwnDataModule(ClassificationDataModule):
     """A folder or a file of a person's own; splits that do not come with it are held out from the training data.
 
-    A subclass sets `path` and defines the methods that raise NotImplementedError here.
+    A subclass sets `path` and defines the abstract methods.
     """
 
     path: Path  # as the user named it
@@ -97,29 +98,29 @@ class OwnDataModule(ClassificationDataModule):
             if split in self._splits
         )
 
+    @abstractmethod
     def _source(self) -> TrainingSource:
         """Return what would be trained on now: the data, their digest, the seed, and the splits to hold out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _split(self, source: TrainingSource) -> dict[str, Samples]:
         """Return the splits by name, the training samples among them; fit the schema to these if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _given_split(self, split: str) -> Samples | None:
         """Return the samples that the user gave for a split; None if it is to be held out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _all_samples(self, split: str) -> Samples:
         """Return all samples of data that the network was not trained on, to be scored as `split`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lacks_split(self, split: str) -> UserError:
         """Return the error that a split was given in training and is missing now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _description(self) -> list[str]:
         """Return what `fit` prints about the data, in lines."""
-        raise NotImplementedError
 
     def _print(self, *lines: str) -> None:
         if not self.trainer or self.trainer.is_global_zero:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
-from inspect import Parameter, isclass, signature
+from inspect import Parameter, isabstract, isclass, signature
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -82,6 +82,9 @@ def resolve_subclass(path: str, kind: type[T]) -> type[T]:
     if not isclass(target) or not issubclass(target, kind):
         what = "a class" if isclass(target) else f"a {type(target).__name__}"
         raise ConfigError(f"{path} is {what}, but not a subclass of {kind.__name__}")
+    if isabstract(target):
+        missing = ", ".join(sorted(getattr(target, "__abstractmethods__")))  # noqa: B009  # of abstract classes only
+        raise ConfigError(f"{path} is abstract; name a subclass that defines {missing}")
     return target
 
 

@@ -280,6 +280,10 @@ WRONG = {
         "--model.lr_scheduler StepLR --model.lr_scheduler.step_size x",
         "model.lr_scheduler.step_size must be int, got x",
     ),
+    "data: an abstract class": (
+        "--data mnist_lightning.data.datamodule.ClassificationDataModule",
+        "ClassificationDataModule is abstract; name a subclass that defines _read_splits, files, model_arguments",
+    ),
     "callback: a value that its constructor refuses": (
         "--trainer.callbacks+=Timer --trainer.callbacks.interval 3",
         "callbacks.Timer: Unsupported parameter value `Timer(interval=3)`",

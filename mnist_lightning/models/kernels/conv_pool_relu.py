@@ -56,7 +56,7 @@ def describe() -> str:
         return f"fused kernels ({name})"
     if os.environ.get(VARIABLE) == "off":
         return f"torch's kernels ({VARIABLE} is off)"
-    return "torch's kernels (the faster ones were not compiled: install gcc or clang, then this package again)"
+    return "torch's kernels (the faster ones were not compiled: install gcc or clang and this package again)"
 
 
 @cache
